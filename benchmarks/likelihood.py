@@ -26,6 +26,7 @@ from torch import Tensor
 
 from benchmarks import released
 from benchmarks.training import CPU, seconds
+from indm.arrays import read_array
 from indm.data.levels import dequantise
 from indm.diffusion.likelihood import ode_nll, stratified_nelbo
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
@@ -33,7 +34,7 @@ from indm.errors import ArtifactError
 from indm.flows.block import ALL, Bounded, Branch, ResidualBlock
 from indm.flows.registered.resflow import ResidualFlow
 from indm.process import set_up
-from indm.store.files import read_array, read_json
+from indm.store.files import read_json
 from indm.store.layout import Layout
 
 AVERAGED = {"score": "ema", "flow": "ema"}

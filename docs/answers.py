@@ -27,7 +27,7 @@ from indm.report.names import REFERENCE, comparator
 from indm.report.palette import GREEN, GRID, INK, PURPLE, SOFT
 from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_interval, styled, to_svg
 from indm.report.results import read_rows, records
-from indm.suite.variants import SAME_COMPUTE
+from indm.variants import SAME_COMPUTE
 
 SUITES = {
     "cifar10-3000": "CIFAR-10, 3,000 steps",

@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from indm.arrays import read_array
 from indm.flows.description import bands
 from indm.flows.registered.filter import cosine_basis
 from indm.measured import BANDS
-from indm.store.files import read_array, write_table
+from indm.store.files import write_table
 
 
 def spectrum(images: torch.Tensor) -> pd.DataFrame:

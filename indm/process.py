@@ -7,7 +7,7 @@
 - **Memory.** If the tensors of a training step were given back to the system, it would have to clear their pages again,
   which takes 4 to 10 % of the time of the default suite's jobs. Therefore freed memory is kept if the C library can
   (:func:`_keep_memory`).
-- **Threads.** The thread pools of NumPy and torch read their sizes once, when they are imported, so :func:`limit_threads`
+- **Threads.** The thread pools of NumPy and torch read their sizes once, when they are imported, so :func:`set_environment`
   comes first.
 - **Determinism.** Results are bit-identical on one machine: :func:`set_up`.
 - **Precision.** GPUs can round the factors of float32 products to TF32, and oneDNN rounds them to bfloat16 on processors
@@ -51,8 +51,9 @@ def start() -> None:
     atexit.register(gc.freeze)
 
 
-def limit_threads(threads: int) -> None:
-    """Set the thread pool size of libraries that are not imported yet."""
+def set_environment(threads: int) -> None:
+    """Set what libraries read when they are imported: the sizes of their thread pools, and float32 products."""
+    unset_fpmath()
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
 

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 
+from indm.arrays import read_array, write_array
 from indm.errors import ArtifactError
 from indm.metrics.extractors import SmallClassifier
 from indm.metrics.references import load_extractors, load_references
@@ -30,10 +31,8 @@ from indm.store.files import (
     STATISTICS_FORMAT,
     atomic_write,
     file_sha256,
-    read_array,
     read_json,
     read_weights,
-    write_array,
     write_json,
     write_table,
     write_weights,

@@ -125,12 +125,11 @@ def test_the_environment_is_set_before_numpy_and_torch_are_imported() -> None:
     """They read it when they are imported."""
     code = (
         "import sys, indm.process; from indm.cli import main\n"
-        "indm.process.limit_threads = lambda threads: print('numpy' in sys.modules, threads)\n"
-        "indm.process.unset_fpmath = lambda: print('torch' in sys.modules)\n"
+        "indm.process.set_environment = lambda threads: print(*(name in sys.modules for name in ('numpy', 'torch')), threads)\n"
         f"main(['claims', '--suite', {SMOKE!r}, '--out', 'nowhere'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["False", "1", "False"]
+    assert done.stdout.split() == ["False", "False", "1"]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.trials import with_trial
 from tests.conftest import FROZEN, REPOSITORY
 from tests.finished import run
 
@@ -122,9 +123,9 @@ def test_rows_of_the_validation_split_are_of_its_images(
 def test_alpha_of_an_earlier_result_is_calculated_from_the_suite_where_that_fixes_it() -> None:
     suite = load_suite(FROZEN)
     name = next(run for run in suite.runs if run.startswith("digits-vp-ddpmpp"))
-    late = suite.with_trial(name, 0, {"sde": {"eps": 0.05}})
+    late = with_trial(suite, name, 0, {"sde": {"eps": 0.05}})
     assert _alpha(late, name) == pytest.approx(np.exp(-(0.1 * 0.05 + 0.5 * 0.05**2 * 19.9) / 2))
-    assert np.isnan(_alpha(suite.with_trial(name, 0, {"sde": {"vp": {"learned_range": True}}}), name))
+    assert np.isnan(_alpha(with_trial(suite, name, 0, {"sde": {"vp": {"learned_range": True}}}), name))
 
 
 def test_likelihoods_are_of_the_weights_that_the_suite_names(trained: Path, tmp_path: Path) -> None:

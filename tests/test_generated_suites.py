@@ -293,7 +293,7 @@ def check_tables(folder: Path, runs: int) -> None:
 def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where stages find params/published.csv."""
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr("indm.process.limit_threads", lambda _: None)
+    monkeypatch.setattr("indm.process.set_environment", lambda _: None)
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)
 
 

@@ -14,9 +14,10 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "indm"
 # From the ground up; a room imports rooms of lower floors, and itself.
 FLOORS = [
-    {"errors", "measured", "seeding"},
+    {"errors", "measured", "seeding", "trials", "variants"},
     {"process", "progress", "registry", "shipped", "terminal"},
     {"store", "suite", "data", "networks", "flows"},
+    {"arrays"},
     {"diffusion"},
     {"released", "metrics", "report"},
     {"training"},
@@ -78,6 +79,33 @@ def test_packages_import_nothing() -> None:
     for path in PACKAGE.glob("*/**/__init__.py"):
         nodes = ast.walk(ast.parse(path.read_text()))
         assert not [node for node in nodes if isinstance(node, ast.ImportFrom | ast.Import)]
+
+
+COUNTED = [path for path in FILES if room(path) not in OUTSIDE]
+
+
+def test_no_seed_depends_on_the_name_of_a_module() -> None:
+    """A stamp does not count names of modules, so that a module can be renamed; else its renaming would change numbers unseen."""
+    names = {"__name__", "__module__", "__qualname__", "__package__", "__spec__", "__file__"}
+    seeds = {"derive_seed", "manual_seed", "default_rng", "Generator", "SeedSequence"}
+    for path in COUNTED:
+        calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        seeding = [call for call in calls if ast.unparse(call.func).rpartition(".")[2] in seeds]
+        words = {word for call in seeding for part in ast.walk(call) for word in (named(part),)}
+        assert not words & names, path
+
+
+def named(node: ast.AST) -> str:
+    """Return the name that a node is, or ends with."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def test_modules_read_data_of_their_own_folder_by_their_path() -> None:
+    """A stamp finds data by ``__file__`` alone."""
+    for path in COUNTED:
+        found = {ast.unparse(node) for node in ast.walk(tree(path)) if isinstance(node, ast.Import | ast.ImportFrom)}
+        assert not [line for line in found if "importlib.resources" in line or "pkgutil" in line], path
+        assert "import resources" not in " ".join(found), path
 
 
 ALL = sorted(PACKAGE.rglob("*.py"))

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from indm.arrays import read_array, write_array
 from indm.data.registered.digits import load_digits
 from indm.errors import DataError
 from indm.metrics import clean, extractors, weights
@@ -26,15 +27,7 @@ from indm.metrics.features import features
 from indm.metrics.frechet import Reference, frechet_clean
 from indm.metrics.references import load_extractors
 from indm.stages import fid, protocol, reference
-from indm.store.files import (
-    EXTRACTOR_FORMAT,
-    STATISTICS_FORMAT,
-    read_array,
-    read_json,
-    read_weights,
-    write_array,
-    write_json,
-)
+from indm.store.files import EXTRACTOR_FORMAT, STATISTICS_FORMAT, read_json, read_weights, write_json
 from indm.store.layout import Layout
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml

@@ -78,6 +78,7 @@ def test_docstrings_comments_and_new_members_change_no_stamp() -> None:
 BUILD = {"train", "sample", "nll", "curve", "flow", "sweep", "tune", "protocol"}
 DRAW = {"sample", "sweep", "tune", "protocol"}
 ALL = {stage for stage, _ in JOBS}
+READ = {*BUILD, "reference", "fid"}
 # A file, and a constant of it that is given another value; without one, something is added to the file.
 EDITED = {
     # Of what readers see, the stages that are made of all results.
@@ -123,6 +124,30 @@ def test_an_edit_runs_again_the_stages_that_it_feeds(path: str, constant: str) -
     assert {stage for stage, _ in jobs} == EDITED[path, constant]
     if "families" in path:
         assert not any("ddpmpp" in subject for _, subject in jobs)
+
+
+TABLES = {"claims", "figure", "report"}
+# Code that decides a number far from the formula: an edit, and the stages whose numbers it changes.
+DECIDING = {
+    "hyper-parameters of a trial": ("trials.py", "exclude_unset=True) | train", "exclude_unset=True)", {"tune"}),
+    "variant of equal compute": ("variants.py", '"same-compute"', '"same-parameters"', TABLES),
+    "images that are read": (
+        "arrays.py",
+        "allow_pickle=False)\n    except",
+        "allow_pickle=False)[::-1]\n    except",
+        READ,
+    ),
+    "images that are written": ("arrays.py", "np.save(file, array,", "np.save(file, 0 * array,", READ),
+    "float32 products": ("process.py", "    unset_fpmath()\n", "", ALL),
+}
+
+
+@pytest.mark.parametrize("kind", DECIDING)
+def test_code_that_decides_a_number_far_from_its_formula_counts(kind: str) -> None:
+    path, old, new, stages = DECIDING[kind]
+    text = PACKAGE[f"indm/{path}"].decode()
+    assert text.count(old) == 1
+    assert {stage for stage, _ in changed({path: text.replace(old, new)})} == stages
 
 
 def test_an_edited_flow_runs_again_the_models_that_have_it() -> None:

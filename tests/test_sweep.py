@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from indm.arrays import read_array
 from indm.data.levels import dequantise, quantise, to_pixels, to_uint8
 from indm.diffusion.generate import draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion, strip_prefix
@@ -21,7 +22,7 @@ from indm.metrics.frechet import Reference, bootstrap_fid, frechet
 from indm.registry import DATASETS
 from indm.stages import fid as fid_stage
 from indm.stages import prepare, protocol, reference, sample, sweep
-from indm.store.files import CHECKPOINT_FORMAT, read_array, read_json, read_weights, write_weights
+from indm.store.files import CHECKPOINT_FORMAT, read_json, read_weights, write_weights
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite

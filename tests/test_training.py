@@ -32,6 +32,7 @@ from indm.training.controls import check_controls
 from indm.training.loop import History, Plan, learning_rate, train
 from indm.training.saving import write_training
 from indm.training.trainer import Optimisation, Trainer
+from indm.trials import with_trial
 from tests.conftest import REPOSITORY
 
 CPU = torch.device("cpu")
@@ -547,7 +548,7 @@ def test_control_of_another_size_than_indm_is_refused(tmp_path: Path, old: str, 
 def test_control_of_equal_compute_trains_longer_where_indm_has_more_images_in_each_step() -> None:
     path = REPOSITORY / "params/digits-seeds.yaml"
     suite = load_suite(path)
-    indm = suite.with_trial("digits-vp-indm-fid-s201", 201, {"batch_size": 2 * suite.train.batch_size})
+    indm = with_trial(suite, "digits-vp-indm-fid-s201", 201, {"batch_size": 2 * suite.train.batch_size})
     doubled = suite.model_copy(update={"runs": suite.runs | indm.runs})
     with pytest.raises(ParamsError, match=r"-same-compute-fid-s201, key train\.steps: found 8003; allowed: 1600\d to "):
         check_controls(doubled, path)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from scipy.stats import rankdata, spearmanr
 
+from indm.arrays import read_array
 from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.model import load_model
 from indm.errors import ArtifactError, DataError, ParamsError, StoppedError
@@ -25,13 +26,14 @@ from indm.report.results import read_results
 from indm.report.trials import best, spread
 from indm.report.tuning import length_rule, rank_agreement, tuned_table, tuning_table
 from indm.stages import prepare, reference, train, tune
-from indm.store.files import read_array, read_json, write_json, write_table
+from indm.store.files import read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from indm.suite.schema.suite import Suite
 from indm.suite.strict_yaml import parse_yaml, yaml_text
 from indm.training.batches import Draws
 from indm.training.trainer import Trainer
+from indm.trials import with_trial
 from indm.tuning import trial as trial_module
 from indm.tuning.study import STARTUP, Study
 from indm.tuning.trial import MEASURED, over_seeds
@@ -188,7 +190,7 @@ def test_a_trial_is_the_training_of_its_run_by_its_hyper_parameters(
     (layout.run(NLL) / "tune.csv").write_bytes(undisturbed["tune.csv"])
     (row,) = pd.read_csv(layout.run(NLL) / "tune.csv").query("trial == 1 and phase == 'short'").to_dict("records")
     changes = {key: row[key] for key in ("lr", "flow_lr", "ema_decay")} | {"steps": 4, "snapshots": []}
-    alone = SUITE.with_trial(NLL, SUITE.tune[NLL].seeds[0], changes)
+    alone = with_trial(SUITE, NLL, SUITE.tune[NLL].seeds[0], changes)
     folder = run(train, alone, layout, NLL).folder
     images = torch.from_numpy(read_array(layout.data("digits") / "valid.npy"))
     evaluation = Evaluation(**SUITE.curve.model_dump(exclude={"images", "log_det"}), uncorrected=False)

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from indm.arrays import read_array
 from indm.data.levels import Rounding, dequantise, quantise
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.samplers.draw import draw_latents, prior_draw
 from indm.errors import DivergenceError
 from indm.seeding import derive_seed
-from indm.store.files import read_array, read_json
+from indm.store.files import read_json
 
 
 class CountedNoise:

@@ -83,6 +83,7 @@ def measure(
             run_stage(stage, suite_file, out, {"dataset": dataset}, **options)
 
     # Imported afterwards, because stages set up torch before it is imported.
+    from indm.arrays import read_array
     from indm.data.levels import to_uint8
     from indm.foreign.likelihood import as_levels
     from indm.metrics.compare import compare, protocol
@@ -94,7 +95,7 @@ def measure(
 
     # Private, because an edit of a stage would run all its jobs again.
     from indm.stages.sample import GRID, _beside, _write_grid
-    from indm.store.files import read_array, read_json
+    from indm.store.files import read_json
 
     device, description = set_up(suite.device, suite.threads), read_json(folder / "dataset.json")
     images = as_levels(read_images(samples), levels).numpy()

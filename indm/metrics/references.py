@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from indm.arrays import read_array
 from indm.metrics.clean import build_clean
 from indm.metrics.extractors import INCEPTION, SmallClassifier, build_extractor, build_inception
 from indm.metrics.frechet import Reference
-from indm.store.files import EXTRACTOR_FORMAT, STATISTICS_FORMAT, check_finite, read_array, read_weights
+from indm.store.files import EXTRACTOR_FORMAT, STATISTICS_FORMAT, check_finite, read_weights
 
 if TYPE_CHECKING:
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from indm.errors import ParamsError
 from indm.pipeline.jobs import IMPORTED, Job, job_parameters
 from indm.pipeline.stages import STAGES, gathering
-from indm.process import is_first, limit_threads, unset_fpmath
+from indm.process import is_first, set_environment
 from indm.progress import watched
 from indm.suite.load import load_suite, suite_sha256
 
@@ -35,8 +35,7 @@ def run_stage(name: str, suite_file: Path, out: Path, subject: dict[str, Any], *
     imported = name == "import_checkpoint"
     job = Job("train" if imported else name, "-".join(map(str, subject.values())))
     _check_subject(suite, suite_file, job)
-    limit_threads(suite.threads)
-    unset_fpmath()
+    set_environment(suite.threads)
 
     # Imported afterwards, because they import NumPy and torch, which read the environment once.
     from indm.pipeline.input_check import InputCheck

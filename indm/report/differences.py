@@ -39,7 +39,7 @@ from indm.report.results import RUN_KEY, records
 from indm.report.values import refuse_other_images, refuse_repeats
 from indm.suite.claims import BEST_SCALE, CHOSEN, Bound, Claim, Claims, Metric, Side
 from indm.suite.schema.evaluation import GradingParams
-from indm.suite.variants import FROZEN_FLOW, SAME_COMPUTE
+from indm.variants import FROZEN_FLOW, SAME_COMPUTE
 
 # The three comparisons of each claim; a comparison with a fixed number; and an exploratory one, with a further control.
 STEPS, COMPUTE, SIMPLE = "equal steps", "equal compute", "simple control"

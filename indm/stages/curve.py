@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from indm.arrays import read_array
 from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, first_images, likelihoods
 from indm.diffusion.model import load_model
 from indm.process import set_up
-from indm.store.files import SNAPSHOTS_FORMAT, read_array, read_json, read_weights, write_table
+from indm.store.files import SNAPSHOTS_FORMAT, read_json, read_weights, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 from indm.store.scratch import Work, below, open_scratch

@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from indm.arrays import read_array
 from indm.metrics.compare import NO_CLEAN, compare, compare_clean, protocol
 from indm.metrics.features import features
 from indm.metrics.infinity import fid_infinity
 from indm.metrics.references import load_extractors, load_references
 from indm.process import set_up
 from indm.seeding import derive_seed
-from indm.store.files import read_array, read_json, write_json
+from indm.store.files import read_json, write_json
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator
 
+from indm.arrays import read_array
 from indm.data.levels import dequantise
 from indm.diffusion.evaluation import Evaluation, first_images
 from indm.diffusion.model import load_model
 from indm.flows.description import describe
 from indm.process import set_up
 from indm.seeding import derive_seed
-from indm.store.files import read_array, read_json, write_json
+from indm.store.files import read_json, write_json
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from indm.arrays import read_array
 from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batches, likelihoods
 from indm.diffusion.model import load_model
 from indm.process import precision_now, set_up
 from indm.registry import FAMILIES
-from indm.store.files import read_array, read_json, write_json, write_table
+from indm.store.files import read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 from indm.store.scratch import Work, open_scratch

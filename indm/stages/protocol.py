@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indm.arrays import read_array
 from indm.data.levels import Rounding, quantise, to_pixels, to_uint8
 from indm.diffusion.generate import draw_images, draw_levels, prior_mean
 from indm.diffusion.model import load_model
@@ -22,7 +23,7 @@ from indm.metrics.references import load_extractors, load_references
 from indm.process import set_up
 from indm.progress import bar
 from indm.seeding import derive_seed
-from indm.store.files import read_array, read_json, write_table
+from indm.store.files import read_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 

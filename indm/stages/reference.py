@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from indm.arrays import read_array, write_array
 from indm.data.levels import to_uint8
 from indm.errors import ArtifactError
 from indm.metrics.clean import build_clean
@@ -24,16 +25,7 @@ from indm.metrics.published import read_published_statistics
 from indm.process import set_up
 from indm.progress import bar
 from indm.seeding import derive_seed
-from indm.store.files import (
-    AGAIN,
-    EXTRACTOR_FORMAT,
-    STATISTICS_FORMAT,
-    read_array,
-    read_json,
-    write_array,
-    write_json,
-    write_weights,
-)
+from indm.store.files import AGAIN, EXTRACTOR_FORMAT, STATISTICS_FORMAT, read_json, write_json, write_weights
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Generator
 
+from indm.arrays import read_array, write_array
 from indm.data.levels import dequantise, quantise, to_uint8
 from indm.diffusion.generate import draw_batches, draw_levels, prior_mean
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
@@ -17,7 +18,7 @@ from indm.process import precision_now, set_up
 from indm.progress import bar
 from indm.registry import SAMPLERS
 from indm.seeding import derive_seed
-from indm.store.files import atomic_write, read_array, read_json, write_array, write_json
+from indm.store.files import atomic_write, read_json, write_json
 from indm.store.layout import TRAINING_PICTURES, Layout
 from indm.store.provenance import Finished
 from indm.store.scratch import Work, open_scratch

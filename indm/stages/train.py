@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from indm.arrays import read_array
 from indm.errors import ParamsError
 from indm.process import precision_used, set_up, sigterm_noted, started_processes
 from indm.progress import bar, say
-from indm.store.files import read_array, read_json
+from indm.store.files import read_json
 from indm.store.layout import Layout
 from indm.store.provenance import Finished, this_process
 from indm.store.scratch import Work

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from indm.arrays import read_array
 from indm.diffusion.evaluation import first_images
 from indm.errors import DataError
 from indm.process import set_up, sigterm_noted
 from indm.progress import bar
 from indm.report.trials import best, spread
-from indm.store.files import read_array, read_json, write_json, write_table
+from indm.store.files import read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 from indm.store.scratch import Scratch, Work, open_scratch

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from indm.errors import ArtifactError
@@ -116,27 +115,6 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
         table.to_csv(file, index=False, float_format=TABLE_FORMAT, lineterminator="\n")
 
 
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as ``.npy``."""
-    with atomic_write(path) as file:
-        np.save(file, array, allow_pickle=False)
-
-
-def read_array(path: Path) -> NDArray[Any]:
-    """Read a ``.npy`` array, memory-mapped and without unpickling; changes of the array stay in memory.
-
-    Raises:
-        ArtifactError: if it is missing, truncated or holds objects.
-    """
-    _require(path)
-    try:
-        with np.errstate(over="raise"):
-            return np.load(path, mmap_mode="c", allow_pickle=False)
-    except Exception as error:  # The header is Python code, and its parser can raise any error on a damaged one.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ArtifactError(f"{path}: not a .npy array ({reason}); {AGAIN}") from None
-
-
 def write_arrays(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
     """Write named tensors as safetensors."""
     from safetensors.torch import save
@@ -186,7 +164,7 @@ def read_spec(path: Path, kind: str) -> dict[str, Any]:
     """Read only the spec of a file of :func:`write_weights`; see :func:`read_weights`."""
     from safetensors import SafetensorError, safe_open
 
-    _require(path)
+    require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             spec = json.loads((file.metadata() or {}).get("indm", "{}"))
@@ -207,13 +185,18 @@ def refuse_link(folder: Path) -> None:
         raise ArtifactError(f"{folder}: found a link to {folder.readlink()}, expected a folder; remove the link")
 
 
-def _require(path: Path) -> None:
+def require_file(path: Path) -> None:
+    """Refuse a missing file, with the remedy.
+
+    Raises:
+        ArtifactError: if there is no file.
+    """
     if not path.is_file():
         raise ArtifactError(f"{path}: missing; {FIRST}")
 
 
 def _read_bytes(path: Path) -> bytes:
-    _require(path)
+    require_file(path)
     with _readable(path):
         return path.read_bytes()
 

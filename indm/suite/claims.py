@@ -12,7 +12,8 @@ from indm.registry import DATASETS, FAMILIES
 from indm.suite.expand import variants_of
 from indm.suite.schema.types import DiffusionName, EachOnce, FamilyName, Shown, SweptName
 from indm.suite.strict_yaml import Strict, read_valid
-from indm.suite.variants import CONTROLS, FROZEN_FLOW, SAME_COMPUTE, SAME_PARAMETERS, SCALE
+from indm.suite.variants import CONTROLS, SCALE
+from indm.variants import FROZEN_FLOW, SAME_COMPUTE, SAME_PARAMETERS
 
 Word = Annotated[Shown, Field(pattern=r"^[a-z0-9-]+$")]
 Objective = Literal["nll", "fid"]

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from indm.measured import METRICS
 from indm.registry import SAMPLERS, goes_with
 from indm.suite.schema.types import ABSENT, PC, first_repeat
-from indm.suite.variants import SAME_COMPUTE, variants
+from indm.suite.variants import variants
+from indm.trials import with_trial
+from indm.variants import SAME_COMPUTE
 
 if TYPE_CHECKING:
     from indm.suite.schema.evaluation import ReferenceParams, SampleParams
@@ -370,7 +372,7 @@ def _tunable(suite: "Suite", name: str, key: str, bounds: "RangeParams") -> bool
     """Return whether both ends of a range are valid values of a key of the train section."""
     try:
         for value in (bounds.low, bounds.high):
-            suite.with_trial(name, 0, {key: value}).train_params(name)
+            with_trial(suite, name, 0, {key: value}).train_params(name)
     except ValidationError:
         return False
     return True

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from indm.suite.schema.types import LEARNED
+from indm.variants import FROZEN_FLOW, SAME_COMPUTE, SAME_PARAMETERS
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -20,7 +21,6 @@ class Control(NamedTuple):
 # A map is trained as INDM's flow is, and a search finds rates for each model that has one.
 OF_MAPS = ("train.lr", "train.flow_lr", "train.flow_ema_decay", "train.flow_warmup_steps")
 SIZE = ("train.score.channels", "train.score.multipliers", "train.score.blocks", "train.score.attention_resolutions")
-SAME_COMPUTE, SAME_PARAMETERS, FROZEN_FLOW = "same-compute", "same-parameters", "frozen-flow"
 CONTROLS = {
     **{f"learned-{name}": Control({"train.latent.learned": name}, OF_MAPS) for name in (*LEARNED, "curve-filter")},
     "standardised": Control({"train.latent.standardise": True}),

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.errors import ParamsError
-from indm.process import limit_threads
+from indm.process import set_environment
 from indm.registry import DATASETS
-from indm.suite.variants import SAME_COMPUTE, SAME_PARAMETERS, cells
+from indm.suite.variants import cells
+from indm.trials import with_trial
+from indm.variants import SAME_COMPUTE, SAME_PARAMETERS
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -64,13 +66,13 @@ def _parameters(suite: "Suite", name: str, indm: str) -> Iterator[str]:
 def _flops(suite: "Suite", name: str) -> float:
     """Count the operations of a run's training, as the training itself does."""
     # Imported here, because only suites with such controls need torch, and threads are limited before it is imported.
-    limit_threads(suite.threads)
+    set_environment(suite.threads)
     import torch
 
     from indm.training.begin import begin_training
 
     train, dataset = suite.train_params(name), DATASETS[suite.runs[name].dataset]
-    small = suite.with_trial(name, 0, {"batch_size": IMAGES, "micro_batches": 1, "precision": "float32"})
+    small = with_trial(suite, name, 0, {"batch_size": IMAGES, "micro_batches": 1, "precision": "float32"})
     images = torch.randint(dataset.levels, (IMAGES, *dataset.shape), dtype=torch.uint8)
     description = {"levels": dataset.levels, "shape": list(dataset.shape)}
     # The trainers of the last count refer to themselves, and a large one takes a gigabyte.
@@ -88,7 +90,7 @@ def _count(suite: "Suite", name: str, score: dict[str, int]) -> int:
     from indm.training.spec import model_spec
 
     changed = suite.train_params(name).score.model_dump() | score
-    suite = suite.with_trial(name, 0, {"score": changed})
+    suite = with_trial(suite, name, 0, {"score": changed})
     with torch.device("meta"):
         model = build_model(model_spec(suite, name, list(DATASETS[suite.runs[name].dataset].shape)))
     return sum(values.numel() for values in model.parameters())

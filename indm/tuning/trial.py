@@ -25,6 +25,7 @@ from indm.training.begin import begin_training
 from indm.training.loop import History
 from indm.training.saving import Saver
 from indm.training.trainer import Trainer
+from indm.trials import with_trial
 
 if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
@@ -73,7 +74,7 @@ class Arm:
             StoppedError: if the process was asked to stop, after the state has been saved.
         """
         started, history = time.monotonic(), History()
-        suite = self.suite.with_trial(self.name, self.seed[1], {**parameters, "steps": steps, "snapshots": []})
+        suite = with_trial(self.suite, self.name, self.seed[1], {**parameters, "steps": steps, "snapshots": []})
         training = begin_training(suite, self.name, self.train, self.description, self.device)
         saver = Saver(scratch, training.trainer, [], suite.save_seconds, stop.is_set)
         found, reason = dict.fromkeys(MEASURED), ""

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from indm.arrays import read_array
 from indm.metrics.nearest import nearest
 from indm.report.export import write_published
 from indm.report.results import CELL
-from indm.store.files import read_array
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from indm.arrays import write_array
 from indm.metrics.nearest import nearest
 from indm.stages.nearest import run
-from indm.store.files import write_array
 from indm.store.layout import Layout
 from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY

@@ -10,7 +10,7 @@ from indm.report.catalogue import CELL, PLACE
 from indm.report.names import REFERENCE, name, names
 from indm.report.page.entries import Entry, column_entries, is_number
 from indm.report.results import read_texts
-from indm.suite.variants import SAME_COMPUTE
+from indm.variants import SAME_COMPUTE
 
 ARMS = {(REFERENCE, ""): name(REFERENCE), ("indm", ""): name("indm")}
 ARMS[REFERENCE, SAME_COMPUTE] = f"{ARMS[REFERENCE, '']} at INDM’s compute"

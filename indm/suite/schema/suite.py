@@ -187,13 +187,6 @@ class Suite(Strict):
             cells.setdefault((run.dataset, run.sde, run.model, run.variant, run.objective), []).append(name)
         return [name for cell in cells.values() for name in cell[:seeds]]
 
-    def with_trial(self, run: str, seed: int, train: Mapping[str, Any]) -> "Suite":
-        """Return the suite with only ``run``, with another seed and other values for keys of its train section."""
-        changed = self.runs[run]
-        override = changed.train.model_dump(exclude_unset=True) | train
-        trial = changed.model_copy(update={"seed": seed, "train": type(changed.train).model_validate(override)})
-        return self.model_copy(update={"runs": {run: trial}})
-
     def flows_of(self, run: str) -> list[str]:
         """Name the registered flows of ``run``, the one of the data first: learned maps, then a family's flow; or the identity."""
         parameters = self.train_params(run)
