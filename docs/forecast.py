@@ -100,7 +100,7 @@ def _leads(path: Path) -> dict[str, "pd.Series[float]"]:
 
 
 def _power(leads: list["pd.Series[float]"], ratio: float, generator: np.random.Generator) -> Power:
-    short, long = (lead.to_numpy(float) for lead in leads)
+    short, long = (np.asarray(lead, dtype=np.float64) for lead in leads)
     draws = np.stack([_draw(short, generator), _draw(long, generator)])
     found = (float(short.mean()), float(long.mean()))
     return Power(found, float(_exponent(*found, ratio)), draws, ratio)
