@@ -45,6 +45,7 @@ class Size(NamedTuple):
 SIZES = {
     "digits": Size("digits", "digits-vp-indm-nll-s4", "digits-vp-ddpmpp-nll-s4", 64),
     "cifar10-1000": Size("cifar10-1000", "cifar10-vp-indm-nll-s311", "cifar10-vp-ddpmpp-nll-s311", 32),
+    "fashion-full": Size("fashion-full", "fashion-mnist-vp-indm-nll-s121", "fashion-mnist-vp-ddpmpp-nll-s121", 32),
     # A batch of the paper has 128 images; operations, and nearly the time, are proportional to it.
     "paper": Size("paper", "cifar10-vp-indm-nll-s0", "cifar10-vp-ddpmpp-nll-s0", 8),
 }

@@ -159,7 +159,9 @@ def resolved(paper: Suite, run: str) -> dict[str, Any]:
     """Collect the values of a run that the table of sources is about, by their dotted keys."""
     sections = {"train": paper.train_params(run), "weights": paper.weights, "sample": paper.sample_params(run)}
     sections |= {"nll": paper.nll, "curve": paper.curve}
-    return dict(leaf for name, section in sections.items() for leaf in leaves(name, section.model_dump()))
+    return dict(
+        leaf for name, section in sections.items() for leaf in leaves(name, section.model_dump(exclude_unset=True))
+    )
 
 
 def test_values_are_those_of_their_sources(paper: Suite) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from indm.errors import ArtifactError, ParamsError
-from indm.measured import FLOW_METRICS, LIKELIHOODS
+from indm.measured import BAND_METRICS, FLOW_METRICS, LIKELIHOODS
 from indm.pipeline.stages import STAGES
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.claims import CLAIM_COLUMNS, DIFFERENCE_COLUMNS
@@ -128,6 +128,8 @@ def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None
     # The numbers of a study of known densities have columns where the suite has a study.
     columns["toy2d"] |= {"nelbo_excess", "nll_excess", "true_gap", "energy_16", "path_ratio", "midpoint", "moved"}
     columns["toy2d"].add("step_flops")
+    # And the bound by frequency band where it asks for that.
+    columns["flow"] |= {*BAND_METRICS}
     for name, table in CATALOGUE.items():
         named = {*table.key}
         if view := table.view:

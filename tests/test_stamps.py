@@ -83,13 +83,13 @@ READ = {*BUILD, "reference", "fid"}
 EDITED = {
     # Of what readers see, the stages that are made of all results.
     ("diffusion/families/registered/indm.py", "FAMILY"): BUILD,
-    ("diffusion/families/registered/indm.py", "LABEL"): {"table", "claims", "figure", "report"},
+    ("diffusion/families/registered/indm.py", "LABEL"): {"table", "compute", "claims", "figure", "report"},
     ("diffusion/families/registered/indm.py", "ONLY"): set(),
-    ("diffusion/families/registered/indm.py", "REFERENCE"): {"table", "claims", "figure", "report"},
+    ("diffusion/families/registered/indm.py", "REFERENCE"): {"table", "compute", "claims", "figure", "report"},
     ("diffusion/families/registered/indm.py", "STYLE"): {"figure"},
     # Of smoke, every run is drawn by ancestral sampling, and swept by it too.
     ("diffusion/samplers/registered/ancestral.py", "SAMPLER"): DRAW,
-    ("diffusion/samplers/registered/ancestral.py", "SOUND"): {"table", "claims", "figure", "report"},
+    ("diffusion/samplers/registered/ancestral.py", "SOUND"): {"table", "compute", "claims", "figure", "report"},
     ("diffusion/samplers/registered/ode_heun.py", "SAMPLER"): {"sweep", "toy2d"},
     # As pc.
     ("diffusion/samplers/registered/reverse_diffusion.py", "SAMPLER"): {"sweep"},
@@ -130,7 +130,7 @@ TABLES = {"claims", "figure", "report"}
 # Code that decides a number far from the formula: an edit, and the stages whose numbers it changes.
 DECIDING = {
     "hyper-parameters of a trial": ("trials.py", "exclude_unset=True) | train", "exclude_unset=True)", {"tune"}),
-    "variant of equal compute": ("variants.py", '"same-compute"', '"same-parameters"', TABLES),
+    "variant of equal compute": ("variants.py", '"same-compute"', '"same-parameters"', {"table", "compute", *TABLES}),
     "images that are read": (
         "arrays.py",
         "allow_pickle=False)\n    except",

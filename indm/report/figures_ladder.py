@@ -47,7 +47,7 @@ def ablation(table: pd.DataFrame, claims: pd.DataFrame) -> Figure:
 
     The claims have the smallest effect that counts in each unit; a unit without claims, such as KID, is not shaded.
     """
-    absent = [column for column in OF_ODE if table[column].isna().all()]
+    absent = [column for column in OF_ODE if column in table and table[column].isna().all()]
     metrics = [column for column in map(str, table) if column.endswith("_difference") and column not in absent]
     compared = table[table[metrics].notna().any(axis=1)].assign(seeds=lambda rows: rows["pairs"].astype(int))
     cells = zip(compared["model"], compared["variant"], strict=True)
