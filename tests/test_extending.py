@@ -59,11 +59,14 @@ def exact_lines(output: str) -> set[str]:
 
 def make_up_values(checkout: Path) -> None:
     """Write the tables that stage claims reads, of made-up numbers: a gap that INDM halves, on five seeds."""
-    cells = [("indm", 0.1), ("ddpmpp", 0.2)]
+    # Both spreads, because equal differences of all seeds would be refused.
+    cells = [("indm", 0.1, 0.0005), ("ddpmpp", 0.2, 0.001)]
     same = {"suite": "smoke", "dataset": "digits", "sde": "vp", "variant": "", "objective": "nll"}
     same |= {"stage": "nll", "metric": "gap", "source": "made up"}
     rows = [
-        same | {"model": model, "seed": seed, "value": gap + seed / 1000} for model, gap in cells for seed in range(5)
+        same | {"model": model, "seed": seed, "value": gap + spread * seed**2}
+        for model, gap, spread in cells
+        for seed in range(5)
     ]
     numbers = {"nll": 1.0, "nll_uncorrected": 1.0, "nelbo": 1.0}
     images = [row | numbers | {"gap": row["value"], "image": image} for row in rows for image in range(3)]
