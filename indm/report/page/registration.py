@@ -39,7 +39,7 @@ def describe_registration(
     if found is None:
         words = "no record shows that suite and claims were fixed before the results were known"
         return f"Not registered: {words} ({file} has no entry for this suite)."
-    note = _note(found)
+    note = _words_of(found)
     if doubts := " and ".join(_doubts(suite, found, commits)):
         return f"Not registered: {file} names commit {found.commit} of {found.date}, but {doubts}.{note}"
     when = "before the run" if commits else "and no stage has run"
@@ -55,14 +55,14 @@ def _describe_addition(entry: Addition, suite_sha256: str, claims_sha256: str, c
     when = f"commit {entry.commit} on {entry.date}"
     if doubts:
         return (
-            f"Added without a registration: {entry.variant} (named: {when}, but {' and '.join(doubts)}).{_note(entry)}"
+            f"Added without a registration: {entry.variant} (named: {when}, but {' and '.join(doubts)}).{_words_of(entry)}"
         )
     runs = f"before the runs of commit {' and '.join(commit[:12] for commit in after)}"
     since = _since(entry, suite_sha256, claims_sha256)
-    return f"Added later: {entry.variant}, registered in {when}, {runs}: {since}.{_note(entry)}"
+    return f"Added later: {entry.variant}, registered in {when}, {runs}: {since}.{_words_of(entry)}"
 
 
-def _note(entry: Registration) -> str:
+def _words_of(entry: Registration) -> str:
     return f" {html.escape(entry.note, quote=False)}" if entry.note else ""
 
 
