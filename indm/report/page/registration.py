@@ -54,9 +54,7 @@ def _describe_addition(entry: Addition, suite_sha256: str, claims_sha256: str, c
     doubts = [*_doubts(entry.suite, entry, after), *([] if after else ["no stage ran at that commit or later"])]
     when = f"commit {entry.commit} on {entry.date}"
     if doubts:
-        return (
-            f"Added without a registration: {entry.variant} (named: {when}, but {' and '.join(doubts)}).{_words_of(entry)}"
-        )
+        return f"Added without a registration: {entry.variant} (named: {when}, but {' and '.join(doubts)}).{_words_of(entry)}"
     runs = f"before the runs of commit {' and '.join(commit[:12] for commit in after)}"
     since = _since(entry, suite_sha256, claims_sha256)
     return f"Added later: {entry.variant}, registered in {when}, {runs}: {since}.{_words_of(entry)}"
