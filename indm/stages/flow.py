@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from indm.data.levels import dequantise
 from indm.diffusion.bands import bounds_by_band
 from indm.diffusion.evaluation import Evaluation, first_images, split_images
-from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
+from indm.diffusion.model import load_model
 from indm.flows.description import describe
 from indm.measured import BAND_METRICS
 from indm.process import set_up
@@ -31,8 +31,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
     images = first_images(split_images(data, "test"), suite.flow.images, "flow.images")
     model = load_model(folder / "checkpoint.safetensors", torch.device("cpu"), suite.weights.model_dump())
     levels = read_json(data / "dataset.json")["levels"]
-    # Before the flow is converted to float64.
-    shares = _shares_of_bands(suite, layout, name, model.to(device), images, levels)
+    shares = _shares_of_bands(suite, layout, name, device, images, levels)
     generator = Generator().manual_seed(derive_seed(run.dataset, run.seed, "flow"))
     x = dequantise(images, levels, generator, model.centered)
     log_det = Evaluation(**suite.nll.model_dump(exclude={"images", "log_det"})).estimator
@@ -43,7 +42,7 @@ def run(suite: "Suite", layout: Layout, name: str) -> Finished:
 
 
 def _shares_of_bands(
-    suite: "Suite", layout: Layout, name: str, model: ImplicitNonlinearDiffusion, images: Tensor, levels: int
+    suite: "Suite", layout: Layout, name: str, device: torch.device, images: Tensor, levels: int
 ) -> dict[str, float]:
     """Return the mean share of each frequency band in the bound, in bits/dim, with standard errors over images.
 
@@ -52,6 +51,8 @@ def _shares_of_bands(
     if suite.flow is None or suite.flow.bands is None:
         return {}
     run = suite.runs[name]
+    # Loaded again, because the description of the flow converts it to float64.
+    model = load_model(layout.run(name) / "checkpoint.safetensors", device, suite.weights.model_dump())
     evaluation = replace(
         Evaluation(**suite.nll.model_dump(exclude={"images", "log_det"})),
         time_draws=suite.flow.bands.time_draws,
@@ -64,7 +65,7 @@ def _shares_of_bands(
         levels,
         evaluation,
         seed=(run.dataset, run.seed),
-        device=next(model.parameters()).device,
+        device=device,
         training=partial(split_images, layout.data(run.dataset), "train"),
     )
     if shares is None:
