@@ -11,7 +11,6 @@ from indm.measured import METRICS
 from indm.registry import SAMPLERS, goes_with
 from indm.suite.schema.types import ABSENT, PC, first_repeat
 from indm.suite.variants import RATES, variants, within
-from indm.trials import with_trial
 from indm.variants import FROZEN_FLOW, SAME_COMPUTE
 
 if TYPE_CHECKING:
@@ -435,7 +434,15 @@ def _tunable(suite: "Suite", name: str, key: str, bounds: "RangeParams") -> bool
     """Return whether both ends of a range are valid values of a key of the train section."""
     try:
         for value in (bounds.low, bounds.high):
-            with_trial(suite, name, 0, {key: value}).train_params(name)
+            _train_params_with(suite, name, {key: value})
     except ValidationError:
         return False
     return True
+
+
+def _train_params_with(suite: "Suite", name: str, values: Mapping[str, Any]) -> "TrainParams":
+    """Resolve the training parameters of a run with other values, without the code of trials, which counts in stamps."""
+    run = suite.runs[name]
+    train = type(run.train).model_validate(run.train.model_dump(exclude_unset=True) | values)
+    changed = suite.model_copy(update={"runs": {name: run.model_copy(update={"train": train})}})
+    return changed.train_params(name)
