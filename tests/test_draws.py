@@ -71,7 +71,7 @@ def moved(network: ImplicitNonlinearDiffusion) -> ImplicitNonlinearDiffusion:
     """Move every parameter, so that no part of the network is zero as at its initialisation."""
     generator = Generator().manual_seed(1)
     for parameter in network.parameters():
-        parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return network
 
 
