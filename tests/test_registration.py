@@ -286,6 +286,15 @@ def test_the_page_names_the_claims_that_have_changed(history: dict[str, str]) ->
     assert text.endswith(f"Claims {names}")
 
 
+def test_the_page_tells_claims_that_gained_a_dataset_from_edited_ones(history: dict[str, str]) -> None:
+    found = entry_of(history["registered"])
+    edit("claims.yaml", "where: {datasets: [celeba64], objectives", "where: {datasets: [celeba64, digits], objectives")
+    now = entry_of(history["registered"])
+    text = describe_registration("digits-search", found, now.suite_sha256, now.claims_sha256, [history["after"]])
+    assert "edited" not in text
+    assert "Claims asked of other datasets, too, but otherwise the same: fid-of-celeba; " in text
+
+
 PAGES = sorted((REPOSITORY / "docs/results").glob("*/provenance.json"))
 
 

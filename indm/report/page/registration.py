@@ -82,10 +82,13 @@ def _changed_claims(found: Registration) -> str:
     if text is None:
         return ""
     then, now = (_by_id(it) for it in (text, CLAIMS.read_text(encoding="utf-8")))
+    edited = [name for name in now if name in then and now[name] != then[name]]
+    elsewhere = [name for name in edited if _but_where(now[name]) == _but_where(then[name])]
     changed = {
         "added": [name for name in now if name not in then],
         "removed": [name for name in then if name not in now],
-        "edited": [name for name in now if name in then and now[name] != then[name]],
+        "edited": [name for name in edited if name not in elsewhere],
+        "asked of other datasets, too, but otherwise the same": elsewhere,
     }
     named = "; ".join(f"{word}: {', '.join(names)}" for word, names in changed.items() if names)
     return f". Claims {named}; the others are as they were" if named else ""
@@ -93,6 +96,12 @@ def _changed_claims(found: Registration) -> str:
 
 def _by_id(claims: str) -> dict[str, Any]:
     return {claim["id"]: claim for claim in parse_yaml(claims)["claims"]}
+
+
+def _but_where(claim: dict[str, Any]) -> dict[str, Any]:
+    """Return a claim without the list of the datasets for which it is graded, which says nothing about any one of them."""
+    where = {key: value for key, value in claim.get("where", {}).items() if key != "datasets"}
+    return claim | {"where": where}
 
 
 def _doubts(suite: str, entry: Registration, commits: Iterable[str | None]) -> Iterator[str]:
