@@ -760,6 +760,20 @@ def bullet(heading: str) -> str:
     return re.sub(r"\]\([^)]*\)", "]", found)
 
 
+def gains(suite: str, claim: str) -> list[str]:
+    """Write the effects of a claim that were measured in a suite with the nll objective."""
+    claims = read_rows(REPOSITORY / f"docs/results/{suite}/tables/claims.csv")
+    found = claims[(claims["id"] == claim) & (claims["objective"] == "nll")]["effect"].dropna()
+    return [f"{effect:.3f}" for effect in found]
+
+
+def test_readme_s_gains_from_maps_are_those_of_their_suites() -> None:
+    (cifar10,), (fashion,) = (gains(suite, "better-nelbo-maps") for suite in ("cifar10-3000", "fashion-full"))
+    assert re.findall(r"\b\d+\.\d+\b", bullet("A cheap map")) == [cifar10, fashion]
+    flow = re.findall(r"\b\d+\.\d{3}\b", bullet("INDM's flow helps"))
+    assert flow == gains("cifar10-3000", "better-nelbo-behind-maps")
+
+
 def test_readme_counts_known_densities_as_their_table_does() -> None:
     claims = read_rows(REPOSITORY / "docs/results/densities/tables/claims.csv")
     rows = {
