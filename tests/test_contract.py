@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from indm.densities.movers import Range
-from indm.diffusion import contract
+from indm.diffusion.checks.gaussian import gap, gaussian
+from indm.diffusion.checks.path import check_path
+from indm.diffusion.checks.points import EPS
+from indm.diffusion.contract import Member, check_family, member
 from indm.diffusion.families.registered.mulan import Schedules
 from indm.diffusion.moved_mean import MovedMean
 from indm.diffusion.objectives import NoiseFn, per_sample, squared_norm
@@ -27,12 +30,12 @@ FADING = str(REPOSITORY / "docs/extending/code/fading.py")
 
 @pytest.mark.parametrize("name", [*FAMILIES, FADING], ids=lambda name: Path(name).stem)
 def test_a_family_keeps_the_contract(name: str) -> None:
-    assert contract.check_family(contract.member(name)) == []
+    assert check_family(member(name)) == []
 
 
-def planted(name: str, methods: dict[str, Any]) -> contract.Member:
+def planted(name: str, methods: dict[str, Any]) -> Member:
     """Return the module of a family whose path has other methods."""
-    module = contract.member(name)
+    module = member(name)
 
     class Faulty(module.family):  # type: ignore[name-defined]
         @property
@@ -108,7 +111,7 @@ def quieter(self: Schedules, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     return Schedules.perturb(self, z0, t, (1 - 0.1 * self.coefficients.std()) * noise)
 
 
-FAULTS: dict[str, Callable[[], contract.Member]] = {
+FAULTS: dict[str, Callable[[], Member]] = {
     "fading: no derivative in time": lambda: planted(FADING, with_slope(0.0)),
     "fading: derivative of the other sign": lambda: planted(FADING, with_slope(-1.0)),
     "fading: error of the linear diffusion": lambda: planted(FADING, {"error": of_noise}),
@@ -133,7 +136,7 @@ FAULTS: dict[str, Callable[[], contract.Member]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found(fault: str) -> None:
-    found = contract.check_family(FAULTS[fault]())
+    found = check_family(FAULTS[fault]())
     assert found
     assert all("\n" not in line for line in found)
 
@@ -182,8 +185,8 @@ class Correlated(LinearPath):
 FACTOR = torch.tensor([[1.2, 0.0], [0.5, 0.8]], dtype=torch.float64)
 MOVED = torch.tensor([[[0.7, -0.4], [1.5, 0.3]]], dtype=torch.float64)
 SOUND = {
-    "learned ends": lambda: Range(VP(), torch.tensor([[[0.7], [-1.5]]], dtype=torch.float64), contract.EPS),
-    "schedules": lambda: Schedules(VP(), MOVED, contract.EPS),
+    "learned ends": lambda: Range(VP(), torch.tensor([[[0.7], [-1.5]]], dtype=torch.float64), EPS),
+    "schedules": lambda: Schedules(VP(), MOVED, EPS),
     "a moved mean": lambda: MovedMean(VP(), wave),
     "a mean that is not affine": lambda: MovedMean(VP(), bend),
     "a moved mean of a short range": lambda: MovedMean(VP(0.1, 3.0), wave),
@@ -194,11 +197,11 @@ SOUND = {
 
 @pytest.mark.parametrize("kind", SOUND)
 def test_a_sound_path_keeps_the_contract(kind: str) -> None:
-    assert contract.check_path(SOUND[kind](), (2,)) == []
+    assert check_path(SOUND[kind](), (2,)) == []
 
 
 def test_correlated_noise_whose_error_forgets_it_is_found() -> None:
-    assert any(line.startswith("error: ") for line in contract.check_path(Correlated(VP(), FACTOR, told=0.0), (2,)))
+    assert any(line.startswith("error: ") for line in check_path(Correlated(VP(), FACTOR, told=0.0), (2,)))
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ class Squared(LinearPath):
 
 
 def test_a_noise_that_is_not_linear_is_refused() -> None:
-    (line,) = contract.check_path(Squared(VP()), (2,))
+    (line,) = check_path(Squared(VP()), (2,))
     assert line.startswith("perturb: found a noise that enters otherwise than linearly")
 
 
@@ -221,18 +224,18 @@ def test_the_bound_of_gaussian_data_is_their_entropy_where_the_process_is_markov
 ) -> None:
     """Any schedules of the dimensions, with the exact prediction; a number of nats per dimension."""
     moves = torch.randn(1, 2, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    data = contract.gaussian(math.prod(shape), seed)
-    for path in (LinearPath(VP()), Schedules(VP(), moves, contract.EPS)):
+    data = gaussian(math.prod(shape), seed)
+    for path in (LinearPath(VP()), Schedules(VP(), moves, EPS)):
         # Where a weight is nearly 0, the sum over times has an error.
-        assert contract.gap(path, shape, data, count=600) == pytest.approx(0, abs=1e-3)
-        assert contract.gap(path, shape, data, count=600) > -1e-3
+        assert gap(path, shape, data, count=600) == pytest.approx(0, abs=1e-3)
+        assert gap(path, shape, data, count=600) > -1e-3
 
 
 def test_a_moved_mean_has_a_positive_gap_and_the_fault_a_negative_one() -> None:
-    data = contract.gaussian(2, 0)
-    assert contract.gap(MovedMean(VP(), wave), (2,), data) > 1e-3
+    data = gaussian(2, 0)
+    assert gap(MovedMean(VP(), wave), (2,), data) > 1e-3
     faulty: Any = type("Faulty", (MovedMean,), {"error": of_noise})
-    assert contract.gap(faulty(VP(), wave), (2,), data) < -1e-3
+    assert gap(faulty(VP(), wave), (2,), data) < -1e-3
 
 
 @pytest.mark.parametrize(
@@ -248,7 +251,7 @@ def test_a_file_that_is_no_family_is_one_line(tmp_path: Path, text: str | None, 
     if text is not None:
         file.write_text(text)
     with pytest.raises(ArtifactError) as raised:
-        contract.member(str(file))
+        member(str(file))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -257,9 +260,7 @@ def test_a_family_that_raises_is_one_line() -> None:
     def error(self: Any, *values: Any) -> Tensor:
         raise ValueError("not\nyet")
 
-    assert contract.check_family(planted("mulan", {"error": error}))[0].endswith(
-        "found ValueError (not yet), expected numbers"
-    )
+    assert check_family(planted("mulan", {"error": error}))[0].endswith("found ValueError (not yet), expected numbers")
 
 
 def detached(self: Schedules, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -301,7 +302,7 @@ def far_away(self: Schedules, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: T
     return kind.error(self, noise_fn, z0, t, noise)
 
 
-def outside_the_flow() -> contract.Member:
+def outside_the_flow() -> Member:
     module = planted(FADING, {})
 
     class Outside(module.family):  # type: ignore[name-defined]
@@ -316,11 +317,11 @@ def outside_the_flow() -> contract.Member:
     return module._replace(family=Outside)
 
 
-def any_sampler() -> contract.Member:
+def any_sampler() -> Member:
     return planted("mulan", {})._replace(only={"sde": ["vp"]})
 
 
-MORE_FAULTS: dict[str, Callable[[], contract.Member]] = {
+MORE_FAULTS: dict[str, Callable[[], Member]] = {
     "MuLAN: weights without a gradient": lambda: planted("mulan", {"paths": detached}),
     "MuLAN: a schedule that sees the image": lambda: planted("mulan", {"perturb": seeing}),
     "MuLAN: decoder at another time": lambda: planted("mulan", {"decoder": later_decoder}),
@@ -340,6 +341,6 @@ NOT_FOUND = {"MuLAN: no weights far from the start"}
 
 @pytest.mark.parametrize("fault", MORE_FAULTS)
 def test_more_faults_are_found_but_for_one(fault: str) -> None:
-    found = contract.check_family(MORE_FAULTS[fault]())
+    found = check_family(MORE_FAULTS[fault]())
     assert bool(found) is (fault not in NOT_FOUND)
     assert not any("Error" in line for line in found)

@@ -6,7 +6,6 @@ mean is the mean over a few nodes with the same moments. The best prediction is 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from indm.densities.movers import Range
+from indm.diffusion.checks.gaussian import Linear
 from indm.diffusion.families.registered.mulan import Schedules
 from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.likelihood import ode_nll
@@ -73,17 +73,6 @@ def targets(path: ForwardPath, x: Tensor, t: Tensor, noise: Tensor) -> tuple[Ten
 
     zero, one = gradient(0.0), gradient(1.0)
     return seen[0], -zero / (one - zero)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """The best linear noise prediction at each of K times, in the order in which they are asked for, N samples each."""
-
-    weights: Tensor
-
-    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
-        each = z.reshape(len(self.weights), -1, math.prod(z.shape[1:]))
-        return (each @ self.weights[:, :-1] + self.weights[:, -1:]).reshape(z.shape)
 
 
 def best(path: ForwardPath, x: Tensor, noise: Tensor, times: Tensor) -> Linear:

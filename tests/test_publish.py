@@ -760,6 +760,20 @@ def bullet(heading: str) -> str:
     return re.sub(r"\]\([^)]*\)", "]", found)
 
 
+def gains(suite: str, claim: str) -> list[str]:
+    """Write the effects of a claim that were measured in a suite with the nll objective."""
+    claims = read_rows(REPOSITORY / f"docs/results/{suite}/tables/claims.csv")
+    found = claims[(claims["id"] == claim) & (claims["objective"] == "nll")]["effect"].dropna()
+    return [f"{effect:.3f}" for effect in found]
+
+
+def test_readme_s_gains_from_maps_are_those_of_their_suites() -> None:
+    (cifar10,), (fashion,) = (gains(suite, "better-nelbo-maps") for suite in ("cifar10-3000", "fashion-full"))
+    assert re.findall(r"\b\d+\.\d+\b", bullet("A cheap map")) == [cifar10, fashion]
+    flow = re.findall(r"\b\d+\.\d{3}\b", bullet("INDM's flow helps"))
+    assert flow == gains("cifar10-3000", "better-nelbo-behind-maps")
+
+
 def test_readme_counts_known_densities_as_their_table_does() -> None:
     claims = read_rows(REPOSITORY / "docs/results/densities/tables/claims.csv")
     rows = {
@@ -768,17 +782,17 @@ def test_readme_counts_known_densities_as_their_table_does() -> None:
             ["id", "comparison"]
         )
     }
-    better = [
-        int((rows[claim, kind] == "better").sum())
+    bound, nll = (
+        [int((rows[claim, kind] == "better").sum()) for kind in COMPARISONS]
         for claim in ("better-nelbo-known", COUNTED[0])
-        for kind in (STEPS, COMPUTE)
-    ]
-    assert {*map(int, re.findall(r"\b\d+\b", bullet("Where the truth is known")))} == {
-        *better,
-        len(rows["better-nelbo-known", STEPS]),
-    }
-    assert (rows["better-nelbo-known", SIMPLE] == "better").sum() == 3
-    assert "three of 22 cases" in bullet("Whether nonlinearity")
+    )
+    cases, found = len(rows["better-nelbo-known", STEPS]), bullet("Where the truth is known")
+    assert {*map(int, re.findall(r"\b\d+\b", found))} == {cases, *bound[:2]}
+    # In words: half by NLL, at equal steps and at equal compute; then over a linear map, by the bound and by NLL.
+    words = {"half": cases // 2, "three": 3, "nine": 9}
+    half, *linear = (words[word] for word in re.findall(r"\b(half|three|nine)\b", found))
+    assert nll[:2] == pytest.approx([half, half], abs=1)
+    assert linear == [bound[2], nll[2]]
 
 
 def test_readme_s_forecast_is_the_one_of_the_tables() -> None:
@@ -792,4 +806,5 @@ def test_readme_s_forecast_is_the_one_of_the_tables() -> None:
 def test_readme_s_ratio_of_fids_is_the_one_of_the_table() -> None:
     claims = read_rows(REPOSITORY / "docs/results/fashion-full/tables/claims.csv")
     row = claims.query("id == 'lower-fid' and objective == 'fid' and comparison == @COMPUTE").iloc[0]
-    assert re.findall(r"(\d+) %", bullet("Images.")) == [f"{100 * (np.exp(-row['effect']) - 1):.0f}"]
+    ratios = re.findall(r"FID (\d+\.\d+) times as high", (REPOSITORY / "README.md").read_text())
+    assert ratios == [f"{np.exp(-row['effect']):.2f}"]
