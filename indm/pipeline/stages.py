@@ -61,7 +61,9 @@ def _swept(suite: "Suite") -> list[str]:
 
 def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
     """Name the keys on which a trial does not depend: keys of the search, keys that it sets, and for a bound, keys of images."""
-    found = [f"tune.{run}.{key}" for key in ("trials", "confirm", "lengths")]
+    # On a grid, every value depends on the number of trials.
+    further = ("trials",) if suite.tune[run].choose == "best" else ()
+    found = [f"tune.{run}.{key}" for key in (*further, "confirm", "lengths")]
     found += [f"train.{key}" for key in ("steps", "snapshots", *suite.tune[run].space)]
     if suite.runs[run].objective != "fid":
         found += ["sample", "fid.bootstrap", REFERENCE[0].format(suite=suite.suite, dataset=suite.runs[run].dataset)]

@@ -17,7 +17,11 @@ from indm.report.plotting import FIRST, SECOND, SHORT, WIDTH, note, plain_ticks
 TARGETS = {"nll": ("NELBO, bits/dim", "linear"), "fid": ("FID", "log")}
 ARM = [*PLACE, "model", "variant"]
 # The phases of a search that are drawn, and the marks of the training that is chosen in each reading.
-PHASES = {"short": "trial", "confirm": "trained again for longer"}
+PHASES = {
+    "short": ("trial", FIRST),
+    "confirm": ("trained again for longer", SECOND),
+    "fitted": ("lowest point of a cubic", {"color": INK, "marker": "*", "linestyle": ""}),
+}
 CHOSEN = {"same trials": ("o", "best of all trials"), "same compute": ("s", "best at equal compute")}
 # A target is drawn at the top edge if it exceeds the best one by more than this multiple of the median's excess.
 FAR = 10.0
@@ -80,7 +84,7 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
     complete = table[(table["state"] == "complete") & table["phase"].isin(PHASES)]
     _at_edge(axis, complete[complete["far"]], parameter, "^", "far above the others")
     complete = complete[~complete["far"]]
-    for (phase, label), style in zip(PHASES.items(), (FIRST, SECOND), strict=True):
+    for phase, (label, style) in PHASES.items():
         part = complete[complete["phase"] == phase]
         if len(part):
             target, half = part["target"], OVER_MANY * part["target_image_se"]
@@ -88,7 +92,9 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
             ends = (-target * np.expm1(-half / target), target * np.expm1(half / target))
             bars: Any = ends if axis.get_yscale() == "log" else half
             axis.errorbar(part[parameter], target, bars, elinewidth=0.9, label=label, **style | {"linestyle": ""})
-    for reading, (marker, label) in CHOSEN.items():
+    # The lowest point of a cubic is chosen, and not a trial.
+    chosen = {} if (complete["phase"] == "fitted").any() else CHOSEN
+    for reading, (marker, label) in chosen.items():
         part = complete[complete["chosen"].str.contains(reading)]
         axis.plot(part[parameter], part["target"], marker, **RING, label=label)
     _at_edge(axis, table[table["state"] == "failed"], parameter, "x", "failed")

@@ -19,13 +19,16 @@ from indm.suite.schema.types import (
 )
 from indm.suite.strict_yaml import Strict
 
+# Trials to which a cubic is fitted: one more than it has coefficients, so that there is a residual.
+FEWEST = 5
+
 
 class RangeParams(Strict):
     """The range of a hyper-parameter."""
 
     low: float = Field(description="smallest value")
     high: float = Field(description="largest value")
-    log: bool = Field(description="sample its logarithm instead of its value")
+    log: bool = Field(description="sample or space its logarithm instead of its value")
 
 
 class ConfirmParams(Strict):
@@ -40,7 +43,16 @@ class ConfirmParams(Strict):
 class TuneParams(Strict):
     """The search of a run's hyper-parameters on the validation split."""
 
-    trials: int = Field(ge=2, le=10**6, description="number of trials, the same for all models that are compared")
+    choose: Literal["best", "cubic"] = Field(
+        default="best",
+        description="best: the best of trials at suggested values; cubic: for each key of the space in turn, the lowest point of a "
+        "cubic through trials at equidistant values; the same for all models that are compared; default best",
+    )
+    trials: int = Field(
+        ge=2,
+        le=10**6,
+        description="number of trials, with choose: cubic for each key of the space; the same for all models that are compared",
+    )
     steps: Count = Field(description="optimiser steps of a trial, the same for all models that are compared")
     seeds: Annotated[list[Seed], EachOnce()] = Field(
         min_length=1,
