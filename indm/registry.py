@@ -51,6 +51,10 @@ class Registry(Mapping[str, Member]):
             )
         return found[constant]
 
+    def has_literal(self, name: str, constant: str) -> bool:
+        """Return whether a member's module assigns a literal to a constant, without importing the module."""
+        return constant in _literals(f"{self.module(name).replace('.', '/')}.py")
+
     def __getitem__(self, name: str) -> Member:
         if name not in self:
             raise KeyError(name)

@@ -46,6 +46,10 @@ class Numbers:
         self.values, images = (read(tables / name) for name in ("values.csv", "images.csv"))
         self.parts: dict[Any, pd.DataFrame] = dict(iter(self.values.groupby([*MODEL, "stage", "metric"])))
         self.images: dict[Any, pd.DataFrame] = dict(iter(images.sort_values("image").groupby([*MODEL, "stage"])))
+        # Where images come in clusters, the cluster of each image, in the order of the images.
+        named = images.dropna(subset="cluster") if "cluster" in images else images[:0]
+        first = named.drop_duplicates(["dataset", "stage", "image"]).sort_values("image")
+        self.clusters = {key: list(part["cluster"]) for key, part in first.groupby(["dataset", "stage"])}
         stages = images.groupby("stage")
         self.of_images = {(stage, name) for stage, part in stages for name in part.columns[part.notna().any()]}
         runs: Any = self.values.dropna(subset="seed").groupby(MODEL)["seed"]
@@ -199,6 +203,18 @@ def compare(numbers: Numbers, claim: Row, place: Model, other: Row) -> Row:
     return found | {"differences": differences[:, 0] if width == 1 else differences}
 
 
+def of_clusters(differences: NDArray[np.float64], clusters: list[float]) -> NDArray[np.float64]:
+    """Return a column for each cluster: the mean, plus its images' excess over the mean as a share of a cluster's mean size."""
+    if differences.ndim < 2:
+        return differences
+    columns, images = [], differences.shape[1]
+    mean = differences.mean(axis=1)
+    for cluster in sorted(set(clusters[:images])):
+        of_cluster = differences[:, np.array(clusters[:images]) == cluster]
+        columns.append((of_cluster - mean[:, None]).sum(axis=1))
+    return mean[:, None] + np.array(columns).T * len(columns) / images
+
+
 def interval(differences: NDArray[np.float64], tail: float) -> tuple[float, float, float]:
     """Return a mean and the ends of its interval: Cochran and Cox, and no less than over the seeds alone."""
     count = len(differences)
@@ -250,6 +266,8 @@ def recompute(tables: Path, claims: Path, suite: Row) -> dict[tuple[str, ...], R
                     row |= compare(numbers, claim, place, other)
                 row["n"] = len(row["differences"])
                 row["images"] = row["differences"].shape[1] if row["differences"].ndim == 2 else math.nan
+                if clusters := numbers.clusters.get((place[0], claim["metric"]["stage"])):
+                    row["differences"] = of_clusters(row["differences"], clusters)
                 row["effect"], row["low"], row["high"] = interval(row["differences"], tail)
                 name = "" if other is None else f"{other['value']:g}" if "value" in other else ""
                 name = name or " ".join(filter(None, map((other or {}).get, ("model", "variant", "objective"))))

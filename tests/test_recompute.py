@@ -116,6 +116,22 @@ def test_claims_are_recomputed_to_the_last_digit(
     assert "fid equal steps ddpmpp, failed_treatment: found 1, recomputed 0" in capsys.readouterr().out
 
 
+def test_claims_of_images_in_clusters_are_recomputed(numbers: Path, tmp_path: Path) -> None:
+    """Of unequal sizes."""
+    people = 7
+    for path in numbers.glob("*.csv"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    images = pd.read_csv(tmp_path / "images.csv", keep_default_na=False, na_values=[""])
+    clusters = (images["image"] % people).where(images["stage"] == "nll")
+    write_table(tmp_path / "images.csv", images.assign(cluster=clusters))
+    suite = expanded("validation")
+    grade(tmp_path, suite)
+    assert differences(tmp_path, FILE, suite) == []
+    table = pd.read_csv(tmp_path / "claims.csv")
+    assert {*table["clusters"].dropna()} == {people}
+    assert (table["images"][table["clusters"].notna()] > people).all()
+
+
 def bump(table: pd.DataFrame, column: str, among: str = "") -> pd.DataFrame:
     """Change the first number of a column, among the rows of a stage, by a thousandth."""
     row = (table[table["stage"] == among] if among else table)[column].first_valid_index()

@@ -8,6 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from indm.registry import DATASETS
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.store.layout import PICTURES
 
@@ -68,6 +69,11 @@ def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
     if suite.runs[run].objective != "fid":
         found += ["sample", "fid.bootstrap", REFERENCE[0].format(suite=suite.suite, dataset=suite.runs[run].dataset)]
     return tuple(found)
+
+
+def has_clusters(dataset: str) -> bool:
+    """Return whether images of a dataset come in clusters, which its description then lists."""
+    return DATASETS.has_literal(dataset, "CLUSTERS")
 
 
 # The options of the command line that name a subject.
@@ -363,6 +369,7 @@ STAGES: dict[str, Stage] = {
         summary="Collect a suite's results in tables.",
         folder=TABLES,
         inputs=(*RESULTS, f"{DATA}/reference.json", PROTOCOL, f"{TOY}.csv", "params/published.csv"),
+        further={DESCRIPTION: lambda suite: any(map(has_clusters, suite.datasets))},
         outputs=_tables("table"),
         keys=("runs", "failed", "flow", "protocol", "toy2d.datasets", "toy2d.grid", "tune", "grading.decoder"),
     ),

@@ -9,7 +9,7 @@ from indm.errors import ArtifactError
 from indm.report.catalogue import PLACE
 from indm.report.differences import COMPARISONS, Comparison, name_of
 from indm.report.grades import UNDECIDED, Verdict, grade, repeatability, seeds_needed
-from indm.report.intervals import FEWEST_SEEDS, TAIL, Interval, estimate, interval, method
+from indm.report.intervals import CLUSTERED, FEWEST_SEEDS, TAIL, Interval, estimate, interval, method
 
 # The reason of every row begins with it if the seeds of the suite have changed since it was registered.
 CHANGED = "changed since registration"
@@ -42,8 +42,10 @@ def claims_table(compared: list[Comparison], suite: str, rows: int, changes: str
     table = [_row(one, suite, tail if one.is_primary else TAIL) for one in compared]
     if changes:
         table = [row | {"reason": f"{CHANGED}: {changes}; {row['reason']}"} for row in table]
-    counts = ["n", "images", *FAILED]
-    return pd.DataFrame(table, columns=CLAIM_COLUMNS).astype(dict.fromkeys(counts, "Int64"))
+    # Only if images come in clusters, so that tables of other suites keep their bytes.
+    clusters = ["clusters"] if any(one.paired.clustered for one in compared) else []
+    counts = ["n", "images", *FAILED, *clusters]
+    return pd.DataFrame(table, columns=[*CLAIM_COLUMNS, *clusters]).astype(dict.fromkeys(counts, "Int64"))
 
 
 def differences_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
@@ -71,6 +73,8 @@ def _row(one: Comparison, suite: str, tail: float) -> dict[str, Any]:
     }
     row |= {"comparison": one.kind, "against": one.against, "verdict": verdict.word, "reason": verdict.reason}
     row |= {key: getattr(paired, key) for key in FAILED} | found._asdict() | _described(one) | {"test": method(found)}
+    if paired.clustered:
+        row |= {"images": paired.clustered, "clusters": found.images, "test": CLUSTERED.get(row["test"], row["test"])}
     if found.n < 2:
         return row
     measured = estimate(paired.differences)

@@ -59,7 +59,19 @@ COLUMNS_LEFT_OUT = {
     "values": {WORDS: ["source"]},
 }
 # Numbers that do not depend on chance, by column or, in values, by metric: they must be equal.
-SETTINGS = {"seeds", "pairs", "nfe", "num_samples", "images", "sound", "steps", "parameters", "train_flops", "flops"}
+SETTINGS = {
+    "seeds",
+    "pairs",
+    "nfe",
+    "num_samples",
+    "images",
+    "clusters",
+    "sound",
+    "steps",
+    "parameters",
+    "train_flops",
+    "flops",
+}
 SETTINGS |= {"score_parameters", "flow_parameters", "train_flops_per_step", "step_flops", "trials", "failed"}
 COUNTS = {"nll_beyond"}
 # Names of numbers that are as uncertain as another one of the same images.

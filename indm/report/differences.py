@@ -25,7 +25,7 @@ A seed of a model has failed if it was trained and one of its numbers is missing
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ import pandas as pd
 
 from indm.report.catalogue import CELL, PLACE
 from indm.report.decoders import decoders
-from indm.report.intervals import Numbers
+from indm.report.intervals import Numbers, by_cluster
 from indm.report.names import REFERENCE
 from indm.report.results import RUN_KEY, records
 from indm.report.values import refuse_other_images, refuse_repeats
@@ -79,7 +79,8 @@ class Paired:
     """The transformed numbers of the treatment and of another model, paired: positive if the treatment is better.
 
     The differences, shape (S,) or (S, I), are of the seeds that are sound in both. Both models were trained or registered with the
-    planned number of seeds, of which these numbers failed.
+    planned number of seeds, of which these numbers failed. If the images come in clusters, the differences have a column for each
+    cluster, and ``clustered`` is the number of images.
     """
 
     seeds: tuple[int, ...] = ()
@@ -87,6 +88,7 @@ class Paired:
     planned: int = 0
     failed_treatment: int = 0
     failed_against: int = 0
+    clustered: int | None = None
 
     @property
     def of_seeds(self) -> Numbers:
@@ -243,7 +245,27 @@ def _paired(tables: Tables, found: Comparison, arm: Side | Bound) -> Comparison:
     if (cells if swept else sides[0].intersection(sides[1])).empty and (swept or all(map(len, sides))):
         return found._replace(paired=Paired(planned=len(seeds)), why_absent="they have no numbers at the same steps")
     treated, against = (side.numbers.reindex(seeds, columns=cells) for side in (own, other))
-    return found._replace(paired=_of_sound_seeds(treated, against, claim))
+    paired = _of_sound_seeds(treated, against, claim)
+    return found._replace(paired=_in_clusters(paired, _clusters(tables, claim, place), cells))
+
+
+def _clusters(tables: Tables, claim: Claim, place: Mapping[str, str]) -> "pd.Series[float] | None":
+    """Return the cluster of each image at a place, by the image; ``None`` if images do not come in clusters there."""
+    if "cluster" not in tables.images:
+        return None
+    images = tables.images
+    here = images[(images["stage"] == claim.metric.stage) & (images["dataset"] == place["dataset"])]
+    found = here.dropna(subset="cluster").drop_duplicates("image").set_index("image")["cluster"]
+    return None if found.empty else found
+
+
+def _in_clusters(paired: Paired, clusters: "pd.Series[float] | None", cells: "pd.Index[Any]") -> Paired:
+    """Combine the differences of images into differences of clusters."""
+    if clusters is None or paired.differences.ndim < 2:
+        return paired
+    images = np.unique(cells.get_level_values("image"))
+    combined = by_cluster(paired.differences, clusters.loc[images].to_numpy())
+    return replace(paired, differences=combined, clustered=len(images))
 
 
 def _of_sound_seeds(treated: pd.DataFrame, other: pd.DataFrame, claim: Claim) -> Paired:

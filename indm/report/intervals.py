@@ -8,6 +8,9 @@ random seeds and random images, shape (S, I):
 .. math:: d_{si} = \mu + a_s + b_i + e_{si}, \qquad
     \operatorname{Var}(\bar d) = \frac{\sigma_a^2}{S} + \frac{\sigma_b^2}{I} + \frac{\sigma_e^2}{SI}
 
+If the images come in clusters, such as several images of a person, clusters take the place of images (:func:`by_cluster`). Images
+of a cluster resemble each other, so that they tell less about other images than as many images of different clusters.
+
 References:
     | Variance Components (Searle, Casella & McCulloch, 1992), chapter 4 (two crossed random factors)
     | https://doi.org/10.1002/9780470316856
@@ -31,6 +34,11 @@ FEWEST_SEEDS = 3
 STUDENT = "Student t"
 CROSSED = "Student t, seeds and images crossed"
 OVER_IMAGES = "Student t over images, for these weights alone"
+# In their place, if the images come in clusters.
+CLUSTERED = {
+    CROSSED: "Student t, seeds and clusters of images crossed",
+    OVER_IMAGES: "Student t over clusters of images, for these weights alone",
+}
 
 Numbers = NDArray[np.float64]
 
@@ -140,6 +148,39 @@ def _crossed(found: Estimate, tail: Any) -> Any:
 def _point(count: Any, tail: Any) -> Any:
     """Return the quantile of Student's distribution with count - 1 degrees of freedom that ``tail`` lies beyond."""
     return -special.stdtrit(count - 1, tail)
+
+
+def by_cluster(numbers: Numbers, clusters: NDArray[Any]) -> Numbers:
+    r"""Combine the numbers of images into one number for each cluster, with the same mean.
+
+    .. math:: u_c = m + \frac{C}{I} \sum_{i \in c} (d_i - m), \qquad m = \frac{1}{I} \sum_i d_i = \frac{1}{C} \sum_c u_c
+
+    With clusters of equal size, it is the cluster's mean, and with clusters of one image the number itself. For other sizes, it is
+    the linear part of a ratio of totals, the variance of which follows from the spread of the clusters.
+
+    Arguments:
+        numbers: numbers of images, shape (..., I).
+        clusters: the cluster of each image, shape (I,).
+
+    Returns:
+        Shape (..., C), the clusters in the order of their first images.
+
+    References:
+        | Sampling Techniques (Cochran, 1977), section 9A.2 (clusters of unequal sizes: ratio to size)
+    """
+    numbered, names = pd.factorize(clusters)
+    sizes = np.bincount(numbered)
+    if len(set(sizes)) == 1:
+        order = np.argsort(numbered, kind="stable")
+        return numbers[..., order].reshape(*numbers.shape[:-1], len(names), sizes[0]).mean(-1)
+    mean, members = numbers.mean(-1, keepdims=True), numbered[:, None] == np.arange(len(names))
+    return mean + len(names) / len(clusters) * ((numbers - mean) @ members)
+
+
+def clustered_error(numbers: Numbers, clusters: NDArray[Any]) -> float:
+    """Return the standard error of the mean of images, shape (I,), over their clusters, shape (I,)."""
+    combined = by_cluster(numbers, clusters)
+    return float(combined.std(ddof=1) / np.sqrt(len(combined)))
 
 
 def log_ends(values: pd.Series) -> tuple[float, float]:

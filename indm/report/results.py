@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.measured import LIKELIHOODS
 from indm.registry import FAMILIES
 from indm.report.catalogue import CELL
 from indm.report.decoders import BARE, fixed_means, with_fixed
+from indm.report.intervals import clustered_error
 from indm.report.schema import TABLES, Kind, check_table, read_object, require
 from indm.store.files import AGAIN
 from indm.store.layout import Layout
@@ -72,6 +74,7 @@ def read_results(
     protocol: Mapping[str, str] | None = None,
     toy2d_grid: str = "",
     failed: Iterable[Result] = (),
+    clusters: Mapping[str, Sequence[int]] | None = None,
 ) -> Results:
     """Read the result files that a suite has, and no others.
 
@@ -79,6 +82,7 @@ def read_results(
         datasets: the datasets whose images are measured.
         alpha: alpha at eps of a run, by its name, for results of earlier versions, which lack it; NaN if it is unknown.
         toy2d: the name of density and length of each job of the study of known densities, by the name of the job.
+        clusters: the cluster of each test image, by dataset, of the datasets whose images come in clusters.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or a summary disagrees with the numbers of its images.
@@ -105,10 +109,14 @@ def read_results(
     means = {"nll": {name: [nll] for name, nll in read["nll"].items()}}
     means |= {"curve": {name: records(table) for name, table in curves.items()}}
     images, bare = _read_images(layout, runs, means, alpha), [BARE, f"{BARE}_se"]
+    if clusters:
+        images = images.assign(cluster=_clusters_of(images, clusters))
     of_runs = fixed_means(images[images["stage"] == "nll"], pd.DataFrame([*runs.values()], columns=RUN_KEY))
     of_curves = fixed_means(images[images["stage"] == "curve"], rows["curve"][[*RUN_KEY, "step"]])
     without = ({key: value for key, value in read["nll"][name].items() if key not in bare} for name in runs)
     nll = [found | fixed for found, fixed in zip(without, records(of_runs), strict=True)]
+    if clusters:
+        nll = [found | _clustered_errors(images, run) for found, run in zip(nll, runs.values(), strict=True)]
     return Results(
         suite=layout.suite,
         runs=[{"run": name, **identity} for name, identity in runs.items()],
@@ -168,6 +176,26 @@ def _read_images(
     # Curves of earlier versions lack the bound without the reconstruction.
     found = pd.DataFrame({"step": np.nan, BARE: np.nan, **found}, found.index)
     return with_fixed(found, found.pop("alpha"))
+
+
+def _clusters_of(images: pd.DataFrame, clusters: Mapping[str, Sequence[int]]) -> "pd.Series[float]":
+    """Return the cluster of each row's image; NaN if it is no test image, or its dataset has none."""
+    found = pd.Series(np.nan, images.index)
+    for dataset, of_images in clusters.items():
+        here = (images["stage"] == "nll") & (images["dataset"] == dataset)
+        found[here] = np.array(of_images, float)[images.loc[here, "image"].astype(int)]
+    return found
+
+
+def _clustered_errors(images: pd.DataFrame, run: Result) -> dict[str, float]:
+    """Return the standard errors of a run's likelihoods over clusters, by column; none if its images have no clusters."""
+    here = images[(images["stage"] == "nll") & np.logical_and.reduce([images[key] == run[key] for key in RUN_KEY])]
+    rows = {metric: here[[metric, "cluster"]].dropna() for metric in LIKELIHOODS if metric in here}
+    return {
+        f"{metric}_se": clustered_error(found[metric].to_numpy(float), found["cluster"].to_numpy())
+        for metric, found in rows.items()
+        if len(found)
+    }
 
 
 def _check_solved(place: Path, expected: float | None, images: pd.DataFrame) -> None:

@@ -60,7 +60,9 @@ def images_table(results: Results) -> pd.DataFrame:
     Raises:
         ArtifactError: if the runs of a dataset do not have the same images, each once.
     """
-    images = results.images.rename(columns={"step": "x"}).assign(suite=results.suite).reindex(columns=IMAGE_COLUMNS)
+    # Only if images of a dataset come in clusters, so that tables of other suites keep their bytes.
+    columns = [*IMAGE_COLUMNS, *(["cluster"] if "cluster" in results.images else [])]
+    images = results.images.rename(columns={"step": "x"}).assign(suite=results.suite).reindex(columns=columns)
     refuse_other_images(images)
     return images
 

@@ -5,12 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indm.pipeline.stages import STAGES
+from indm.errors import ArtifactError
+from indm.pipeline.stages import STAGES, has_clusters
 from indm.registry import DIFFUSIONS
 from indm.report.export import write_published
 from indm.report.published import read_published
 from indm.report.results import read_results
 from indm.report.tables import suite_tables
+from indm.store.files import AGAIN, read_json
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 
@@ -38,10 +40,19 @@ def run(suite: "Suite", layout: Layout) -> Finished:
         protocol={dataset: section.run for dataset, section in suite.protocol.items()},
         toy2d_grid=suite.toy2d.grid,
         failed=failed.values(),
+        clusters={name: _clusters(layout.data(name)) for name in filter(has_clusters, suite.datasets)},
     )
     for name, table in suite_tables(results, published, suite.grading.decoder).items():
         write_published(layout.tables / f"{name}.csv", table)
     return Finished(layout.tables)
+
+
+def _clusters(data: Path) -> list[int]:
+    """Read the cluster of each test image of a dataset whose images come in clusters."""
+    found: list[int] | None = read_json(path := data / "dataset.json").get("test_clusters")
+    if found is None:
+        raise ArtifactError(f"{path}: found no test_clusters, expected the cluster of each test image; {AGAIN}")
+    return found
 
 
 def _alpha(suite: "Suite", name: str) -> float:
