@@ -150,9 +150,8 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
 
 
 # The default suite's dvc.yaml alone has copies of the tables; smoke has every kind of stage, sharded every kind of shard.
-@pytest.mark.parametrize(
-    "suite", [*(pytest.param(name, marks=pytest.mark.long) for name in ("digits", "sharded")), "smoke"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("suite", ["digits", "sharded", "smoke"])
 def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     snakemake = in_new_process(snakemake_stages, checkout, suite)
     if suite != "digits":
