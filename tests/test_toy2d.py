@@ -85,7 +85,8 @@ def test_suites_name_each_density_in_its_dimension() -> None:
 @pytest.mark.parametrize("name", [name for name, build in DENSITIES.items() if build().dims == 2])
 def test_a_plane_density_integrates_to_one_and_its_samples_follow_it(name: str) -> None:
     """By a grid: the mass, and the share of each of 16 cells of the plane, against samples."""
-    density, points, limit = DENSITIES[name](), 400, 4.0
+    # The density of the moons is itself a sum, and smooth. Edges of the grid are edges of the cells.
+    density, points, limit = DENSITIES[name](), 160 if name == "moons" else 400, 4.0
     axis = (torch.arange(points, dtype=torch.float64) + 0.5) / points * 2 * limit - limit
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).flatten(0, 1)
     mass = torch.cat([density.log_prob(part).exp() for part in grid.split(20_000)]) * (2 * limit / points) ** 2
