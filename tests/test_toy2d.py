@@ -195,6 +195,7 @@ def test_a_linear_score_that_is_wrong_by_a_twentieth_has_its_gaps() -> None:
     assert found["ess"].item() > 0.9
 
 
+@pytest.mark.long
 def test_the_importance_weighted_gap_rises_with_the_paths_to_its_limit() -> None:
     expected, x = by_quadrature(0.2, 1.2)[1], isotropic(0.2).draw(200).float()[None]
     stack = exact(isotropic(0.2), 1.2)
@@ -449,6 +450,7 @@ def test_test_points_have_another_seed_than_the_training(monkeypatch: pytest.Mon
     assert len(used) == len({*used}) == 2
 
 
+@pytest.mark.long
 def test_a_seed_that_fails_has_a_row_without_numbers_and_changes_no_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
