@@ -33,11 +33,13 @@ class Computing(RESFLOW):  # type: ignore[misc, valid-type]
 
 
 @pytest.fixture
-def suite(monkeypatch: pytest.MonkeyPatch) -> Suite:
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Suite:
     """A suite whose flow is one of someone's own, by the name of one that comes with the package."""
     own = {key: parts - {"resflow"} for key, parts in TESTED.items()}
     monkeypatch.setattr("indm.training.buildable.TESTED", own)
-    suite = load_suite(FROZEN)
+    small = FROZEN.read_text().replace("blocks: [2, 2]\n    width: 32", "blocks: [1, 1]\n    width: 4")
+    (tmp_path / "frozen.yaml").write_text(small)
+    suite = load_suite(tmp_path / "frozen.yaml")
     first = next(name for name, run in suite.runs.items() if run.has_flow)
     return suite.model_copy(update={"runs": {first: suite.runs[first]}})
 

@@ -1,7 +1,7 @@
 """The contract of a forward process: what it accepts, and faults that it finds."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,16 @@ FAULTS: dict[str, Callable[[], Member]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+# The larger sizes, at which alone they are found, take seconds.
+SLOW = {"DiffEnc: decoder of the mean", "DiffEnc: the encoder's time in float32"}
+
+
+def by_time(faults: Iterable[str]) -> list[Any]:
+    """Return parameters of a test, of which the slow ones are marked as long."""
+    return [pytest.param(fault, marks=[pytest.mark.long] if fault in SLOW else []) for fault in faults]
+
+
+@pytest.mark.parametrize("fault", by_time(FAULTS))
 def test_a_fault_is_found(fault: str) -> None:
     found = check_family(FAULTS[fault]())
     assert found
@@ -339,7 +348,7 @@ MORE_FAULTS: dict[str, Callable[[], Member]] = {
 NOT_FOUND = {"MuLAN: no weights far from the start"}
 
 
-@pytest.mark.parametrize("fault", MORE_FAULTS)
+@pytest.mark.parametrize("fault", by_time(MORE_FAULTS))
 def test_more_faults_are_found_but_for_one(fault: str) -> None:
     found = check_family(MORE_FAULTS[fault]())
     assert bool(found) is (fault not in NOT_FOUND)

@@ -162,6 +162,7 @@ def row(path: Path) -> str:
     return f"| `{path.stem}` | {volume} | {100 * found['midpoint']:.1f} % | {gains} |"
 
 
+@pytest.mark.long
 def test_the_page_has_the_numbers_of_a_published_flow() -> None:
     found = row(REPOSITORY / "docs/results/digits-seeds/weights/digits-vp-indm-nll-s201.safetensors")
     assert found in (REPOSITORY / "docs/controls.md").read_text()

@@ -340,7 +340,7 @@ def test_the_default_suite_is_checked_without_torch() -> None:
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout in which no engine may make anything."""
-    checkout = copy_checkout(tmp_path_factory.mktemp("engines"))
+    checkout = copy_checkout(tmp_path_factory.mktemp("engines"), results=False)
     add_dvc_file(checkout, "paper")
     return checkout
 
@@ -384,6 +384,7 @@ def test_what_runs_no_job_needs_nothing(engines: Path, option: str, monkeypatch:
     shutil.rmtree(engines / "results/paper", ignore_errors=True)
 
 
+@pytest.mark.long
 def test_snakemake_asks_for_what_its_jobs_need_alone(engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INDM_INCEPTION", "absent.pth")
     target = "results/paper/runs/cifar10-vp-ddpmpp-nll-s0/nll.json"

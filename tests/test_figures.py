@@ -48,6 +48,7 @@ def test_every_figure_is_drawn(drawn: dict[str, bytes]) -> None:
         assert not list(root.iter("{http://www.w3.org/2000/svg}text")), f"{name}: glyphs are outlines"
 
 
+@pytest.mark.long
 def test_a_figure_has_the_same_bytes_each_time_and_the_last_bits_of_the_layout_change_none(
     tables: Path, drawn: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

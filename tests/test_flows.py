@@ -749,7 +749,7 @@ def test_each_image_has_the_terms_that_it_needs() -> None:
         torch.testing.assert_close(flow(x[sample : sample + 1], Series(1e-3), share)[1], together[[sample]])
 
 
-@pytest.mark.parametrize("options", [BOUNDED[0], BOUNDED[2]], ids=str)
+@pytest.mark.parametrize("options", [pytest.param(BOUNDED[0], marks=pytest.mark.long), BOUNDED[2]], ids=str)
 def test_error_of_the_probes_is_finite_and_no_image_shares_it(options: dict[str, Any]) -> None:
     """So the spread over images contains it: repeated, the mean of N images varies by 1/N of what one image does.
 

@@ -196,6 +196,7 @@ def test_stage_protocol_has_the_other_implementations(layout: Layout, monkeypatc
         assert row["difference"] == pytest.approx(found[key] - found["fid"], rel=1e-2, abs=1e-3 * found["fid"])
 
 
+@pytest.mark.long
 def test_batch_size_does_not_matter(layout: Layout) -> None:
     """Neither to features nor, within rounding, to the metrics made of them."""
     extractor, sha256 = build_inception("inception-v3-random")

@@ -79,7 +79,11 @@ def trained_here(folder: Path, run: str) -> None:
         call(folder, "train", "--run", run)
 
 
-@pytest.mark.parametrize("run", RUNS)
+# The other objective of a frozen flow is trained and evaluated as its likelihoods are.
+SLOW = {"digits-vp-indm-frozen-flow-fid-s0"}
+
+
+@pytest.mark.parametrize("run", [pytest.param(run, marks=[pytest.mark.long] if run in SLOW else []) for run in RUNS])
 def test_every_control_is_trained_and_evaluated_like_any_run(results: Path, run: str) -> None:
     trained_here(results, run)
     for stage in ("nll", "curve", "sample"):

@@ -90,7 +90,7 @@ def test_jackknife_of_some_images_is_near_that_of_all(monkeypatch: pytest.Monkey
     assert np.mean(some) == pytest.approx(whole, rel=0.1)
 
 
-@pytest.mark.parametrize(("shift", "size"), [(0.0, 200), (0.4, 50)])
+@pytest.mark.parametrize(("shift", "size"), [pytest.param(0.0, 200, marks=pytest.mark.long), (0.4, 50)])
 def test_error_of_kid_is_its_spread_over_fresh_images(shift: float, size: int) -> None:
     """The reference fixed, subsets of all images or of a few; 600 draws know a spread to about 5 %.
 

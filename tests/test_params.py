@@ -464,6 +464,12 @@ def test_merged_keys_may_be_given_anew() -> None:
     assert parse_yaml("x: &x {a: 1, b: 1}\ny: {<<: *x, b: 2}")["y"] == {"a": 1, "b": 2}
 
 
+def test_who_changes_what_was_read_changes_no_later_reading() -> None:
+    text = "a: {b: [1, 2]}"
+    parse_yaml(text)["a"]["b"].append(3)
+    assert parse_yaml(text) == {"a": {"b": [1, 2]}}
+
+
 def test_what_is_written_is_read_again() -> None:
     for value in (*SCALARS.values(), *SCALARS, "", "1e-3", "010", "true", 1e-5, [0.5, {"a": "b: c"}], "é"):
         content = {"key": value, "another": 1}

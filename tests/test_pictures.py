@@ -37,7 +37,10 @@ runs:
 """
 
 
-@pytest.mark.parametrize(("name", "allowed"), [("cifar10", False), ("celeba64", False), ("standin32", True)])
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [("cifar10", False), pytest.param("celeba64", False, marks=pytest.mark.long), ("standin32", True)],
+)
 def test_only_a_dataset_that_allows_it_has_its_images_in_published_pictures(
     name: str, allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import math
 import os
-import random
 import re
 import signal
 import subprocess
@@ -45,6 +44,8 @@ from tests.finished import run
 
 RUN = "digits-vp-indm-fid-s0"
 STEPS = 12
+# In the training of the flow alone, and after the last snapshot and the start of a fresh score.
+CUTS = (4, 9)
 OUTPUTS = ("checkpoint.safetensors", "snapshots.safetensors", "train.csv", "train.json")
 WOLF = {
     "latent_dim": 4,
@@ -155,8 +156,7 @@ VARIANTS: dict[str, Suite] = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_training_that_was_cut_off_anywhere_has_the_same_bytes(layout: Layout, scratch: Path, variant: str) -> None:
     undisturbed = train_with_cuts(VARIANTS[variant], layout, [])
-    cuts = sorted(random.Random(0).sample(range(1, STEPS), 4))
-    assert train_with_cuts(VARIANTS[variant], layout, cuts) == undisturbed
+    assert train_with_cuts(VARIANTS[variant], layout, CUTS) == undisturbed
 
 
 class SavesAfterFour(train.Saver):
@@ -483,7 +483,7 @@ STAGES: dict[str, tuple[Any, tuple[str, ...]]] = {
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_was_cut_off_goes_on_by_the_batch(layout: Layout, scratch: Path, stage: str) -> None:
     module, names = STAGES[stage]
-    small = {"images": 4, "batch_size": 2, "tolerance": 1e-1}
+    small = {"images": 4, "batch_size": 2, "tolerance": None, "ode_steps": 1}
     likelihoods = {"nll": SUITE.nll.model_dump() | small, "curve": SUITE.curve.model_dump() | small}
     suite = suite_of(likelihoods | {"sample": SUITE.sample.model_dump() | {"batch_size": 20}})
     train_with_cuts(suite, layout, [])

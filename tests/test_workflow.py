@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -58,7 +58,7 @@ T = TypeVar("T")
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with some more suites, to which tests only add the dvc.yaml of suites."""
-    checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
+    checkout = copy_checkout(tmp_path_factory.mktemp("checkout"), results=False)
     for name, changes in SUITES.items():
         (checkout / f"params/{name}.yaml").write_text(yaml_text({"suite": name, "based_on": "smoke"} | changes))
     return checkout
@@ -138,9 +138,11 @@ def dvc_stages(checkout: Path, suite: str) -> Stages:
     return stages
 
 
-def gpus_asked_for(checkout: Path, suite: str) -> dict[str, int | None]:
-    """Return how many GPUs a job of each rule of a suite asks for; none at all where its rule never uses one."""
-    return {job.rule.name: job.resources.get("gpu") for job in snakemake_jobs(checkout, suite)}
+def gpus_asked_for(checkout: Path, suites: Iterable[str]) -> dict[str, dict[str, int | None]]:
+    """Return how many GPUs a job of each rule asks for, by suite; none at all where its rule never uses one."""
+    return {
+        suite: {job.rule.name: job.resources.get("gpu") for job in snakemake_jobs(checkout, suite)} for suite in suites
+    }
 
 
 def in_new_process(function: Callable[..., T], *arguments: object) -> T:
@@ -150,9 +152,8 @@ def in_new_process(function: Callable[..., T], *arguments: object) -> T:
 
 
 # The default suite's dvc.yaml alone has copies of the tables; smoke has every kind of stage, sharded every kind of shard.
-@pytest.mark.parametrize(
-    "suite", [*(pytest.param(name, marks=pytest.mark.long) for name in ("digits", "sharded")), "smoke"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("suite", ["digits", "sharded", "smoke"])
 def test_the_engines_run_the_same_stages(checkout: Path, suite: str) -> None:
     snakemake = in_new_process(snakemake_stages, checkout, suite)
     if suite != "digits":
@@ -199,7 +200,7 @@ def test_the_graph_is_the_one_that_is_written_down(tmp_path: Path) -> None:
 
     On failure: if the difference is meant, make it in ``tests/data/graph.txt`` too.
     """
-    checkout = copy_checkout(tmp_path)
+    checkout = copy_checkout(tmp_path, results=False)
     smoke = parse_yaml((checkout / "params/smoke.yaml").read_text())
     smoke["grading"]["images"]["simple"] = None
     smoke["toy2d"]["datasets"].pop("steep-8d-tiny")
@@ -231,7 +232,7 @@ def test_generated_files_are_in_step() -> None:
 
 def test_a_mistake_in_a_suite_stops_both_engines(tmp_path: Path) -> None:
     """Also one in a key that DVC needs to read its own file."""
-    checkout = copy_checkout(tmp_path)
+    checkout = copy_checkout(tmp_path, results=False)
     file = checkout / "params/digits.yaml"
     line = LINE.replace("train: {}", "train: {lrr: 1.0e-3}").replace("dataset: digits", "datset: digits")
     text, count = re.subn(rf"^  {CELL}:.*\n", line, file.read_text(), flags=re.MULTILINE)
@@ -251,7 +252,7 @@ def test_a_mistake_in_a_suite_stops_both_engines(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_control_of_another_size_stops_both_engines_before_the_first_job(tmp_path: Path) -> None:
-    checkout = copy_checkout(tmp_path)
+    checkout = copy_checkout(tmp_path, results=False)
     file = checkout / "params/digits.yaml"
     file.write_text(
         file.read_text().replace("{steps: 1009, snapshots: [126, 252, 504, 1009]}", "{steps: 401, snapshots: []}")
@@ -268,7 +269,7 @@ def test_a_control_of_another_size_stops_both_engines_before_the_first_job(tmp_p
 @pytest.mark.long
 def test_dvc_sees_the_values_of_a_suite_as_snakemake_does(tmp_path: Path) -> None:
     """By way of the expanded file, which its first stage writes, and writes anew where it was edited by hand."""
-    checkout = copy_checkout(tmp_path)
+    checkout = copy_checkout(tmp_path, results=False)
     file, expanded = checkout / "params/digits.yaml", checkout / "params/expanded/digits.json"
     steps = load_suite(file).train.steps
     file.write_text(file.read_text().replace(f"\n  steps: {steps}\n", f"\n  steps: {steps + 1}\n", 1))
@@ -315,7 +316,7 @@ def test_make_makes_the_page_and_what_readme_names_next(checkout: Path) -> None:
 @pytest.mark.long
 def test_touching_adopts_no_table_of_another_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are, Snakemake refuses to; as `make restore` does it, they are copied anew."""
-    checkout, suite = copy_checkout(tmp_path), load_suite(REPOSITORY / "params/smoke.yaml")
+    checkout, suite = copy_checkout(tmp_path, results=False), load_suite(REPOSITORY / "params/smoke.yaml")
     monkeypatch.chdir(checkout)
     for name, stage in STAGES.items():
         for subject in stage.subjects(suite):
@@ -341,18 +342,23 @@ def test_the_page_depends_on_all_that_its_suite_says() -> None:
     assert set(STAGES["report"].keys) == set(Suite.model_fields) - LEFT_OUT
 
 
-@pytest.mark.parametrize("device", ["cuda", "auto"])
-def test_jobs_wait_for_a_gpu_where_they_use_one(checkout: Path, device: str) -> None:
+@pytest.fixture(scope="module")
+def gpus(checkout: Path) -> dict[str, dict[str, int | None]]:
+    """How many GPUs jobs ask for, by suite and rule."""
+    return in_new_process(gpus_asked_for, checkout, ("on-cuda", "on-auto", "sharded"))
+
+
+def test_jobs_wait_for_a_gpu_where_they_use_one(gpus: dict[str, dict[str, int | None]]) -> None:
     """Without a GPU, a suite that takes one where there is one trains on all cores."""
-    used = {"cuda": 1, "auto": int(torch.cuda.is_available())}[device]
-    gpus = in_new_process(gpus_asked_for, checkout, f"on-{device}")
-    assert (gpus["prepare"], gpus["train"], gpus["sample"], gpus["nll"]) == (None, 2 * used, used, used)
+    for device, used in (("cuda", 1), ("auto", int(torch.cuda.is_available()))):
+        found = [gpus[f"on-{device}"][rule] for rule in ("prepare", "train", "sample", "nll")]
+        assert found == [None, 2 * used, used, used], device
 
 
 @pytest.fixture(scope="module")
-def on_device(checkout: Path) -> set[str]:
+def on_device(gpus: dict[str, dict[str, int | None]]) -> set[str]:
     """The rules whose jobs compute on a suite's device."""
-    return {rule for rule, gpus in in_new_process(gpus_asked_for, checkout, "sharded").items() if gpus is not None}
+    return {rule for rule, count in gpus["sharded"].items() if count is not None}
 
 
 @pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
@@ -375,7 +381,7 @@ def test_profiles_are_of_options_and_rules_that_exist(
 
 @pytest.mark.long
 def test_a_dry_run_of_dvc_in_a_new_clone_says_which_command_lists_the_jobs(tmp_path: Path) -> None:
-    checkout = copy_checkout(tmp_path)
+    checkout = copy_checkout(tmp_path, results=False)
     done = run(checkout, "dvc", "repro", "--dry")
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("> python -m indm validate"))
     listed = run(checkout, "python", "-m", *line.rpartition(": ")[2].split())
@@ -418,7 +424,7 @@ def test_this_python_comes_first(
 @pytest.mark.long
 def test_jobs_run_with_the_python_of_snakemake(another: dict[str, str], tmp_path: Path) -> None:
     (folder := tmp_path / "jobs").mkdir()
-    checkout = copy_checkout(folder)
+    checkout = copy_checkout(folder, results=False)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "suite=smoke", "--"]
     done = subprocess.run(
         [*command, "results/smoke/data/digits/dataset.json"], cwd=checkout, env=another, capture_output=True, text=True

@@ -4,6 +4,8 @@ It is YAML 1.2 by ruamel.yaml, with which DVC reads the same files: ``1e-3`` is 
 texts, and keys are unique.
 """
 
+import functools
+import pickle
 import reprlib
 from collections.abc import Iterable
 from io import StringIO
@@ -38,8 +40,14 @@ def parse_yaml(text: str) -> Any:
     Raises:
         YAMLError: if it is not YAML, or a key is repeated.
     """
+    return pickle.loads(_parsed(text))
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> bytes:
+    """Parse a text once in a process, because suites are based on each other; pickled, because callers may change what they get."""
     # As a file, because errors quote lines of a text.
-    return YAML(typ="safe", pure=True).load(StringIO(text))
+    return pickle.dumps(YAML(typ="safe", pure=True).load(StringIO(text)))
 
 
 def yaml_text(content: Any, *, lists_in_line: bool = False) -> str:
