@@ -320,6 +320,17 @@ def test_a_page_of_many_runs_leaves_single_runs_to_files(results: Path, monkeypa
     assert all(run in many for run in RUNS)
 
 
+def test_equal_time_stands_on_the_page_or_is_said_to_be_unknown(results: Path) -> None:
+    path = results / "tables/compute.csv"
+    table = pd.read_csv(path).assign(train_flops_per_step=1e9)
+    table.to_csv(path, index=False)
+    assert "the FLOPs of 1.00 steps of DDPM++, and the time of 1.00" in rendered(results)
+    table.assign(ms_per_step=np.nan).to_csv(path, index=False)
+    html = rendered(results)
+    assert "and the time of " not in html
+    assert "<strong>At equal time</strong>: unknown" in html
+
+
 def read_data(address: str) -> bytes:
     kind, _, content = address.partition(",")
     if kind.endswith(";base64"):
