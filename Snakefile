@@ -27,6 +27,7 @@ gc.disable()
 # The package of this checkout, even where another one is installed.
 sys.path.insert(0, str(workflow.basedir))
 
+from indm.__main__ import large_pages
 from indm.errors import IndmError
 from indm.pipeline.interpreter import put_first
 from indm.pipeline.jobs import (
@@ -46,6 +47,8 @@ from indm.suite.load import load_params, suite_sha256
 
 # The Python of this Snakemake runs the jobs, too.
 put_first(os.environ)
+# Jobs take this from here, so that none has to start again for it.
+os.environ.update(large_pages())
 
 SUITE = str(config.get("suite", DEFAULT_SUITE))
 suites = ", ".join(path.stem for path in suite_files(Path("params")))

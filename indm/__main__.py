@@ -21,13 +21,17 @@ def main() -> None:
     run(prog_name="indm")
 
 
+def large_pages() -> dict[str, str]:
+    """Return what the environment lacks for large pages: nothing where it has tunables of its own, and where there is no glibc."""
+    return {TUNABLES: LARGE_PAGES} if TUNABLES not in os.environ and sys.platform == "linux" else {}
+
+
 def _start_with_large_pages() -> None:
-    """Start this process again with large pages, unless its environment says something else: it keeps its number and its files."""
-    if TUNABLES in os.environ or sys.platform != "linux":
-        return
-    # Where a process cannot be started again, it does the same without large pages.
-    with suppress(OSError):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {TUNABLES: LARGE_PAGES})
+    """Start this process again with large pages, unless it has them: it keeps its number and its files."""
+    if lacking := large_pages():
+        # Where a process cannot be started again, it does the same without large pages.
+        with suppress(OSError):
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | lacking)
 
 
 # Processes of a training import this module too.
