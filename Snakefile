@@ -27,6 +27,7 @@ gc.disable()
 # The package of this checkout, even where another one is installed.
 sys.path.insert(0, str(workflow.basedir))
 
+from indm.__main__ import large_pages
 from indm.errors import IndmError
 from indm.pipeline.interpreter import put_first
 from indm.pipeline.jobs import (
@@ -36,9 +37,9 @@ from indm.pipeline.jobs import (
     job_names,
     job_parameters,
     manifest,
+    no_such_job,
 )
 from indm.pipeline.stages import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_file
-from indm.pipeline.stamps import job_stamp
 from indm.pipeline.track import remember_start
 from indm.shipped import DEFAULT_SUITE
 from indm.suite.expand import suite_files
@@ -46,6 +47,8 @@ from indm.suite.load import load_params, suite_sha256
 
 # The Python of this Snakemake runs the jobs, too.
 put_first(os.environ)
+# Jobs take this from here, so that none has to start again for it.
+os.environ.update(large_pages())
 
 SUITE = str(config.get("suite", DEFAULT_SUITE))
 suites = ", ".join(path.stem for path in suite_files(Path("params")))
@@ -62,7 +65,7 @@ if SUITE not in suites.split(", "):
 try:
     # The last stages alone read the claims and what else lies there: a mistake in them is better known before the first.
     suite = load_params(Path(f"params/{SUITE}.yaml"))
-    remember_start(suite)
+    STAMPS = remember_start(suite)
 except IndmError as error:
     sys.exit(str(error))
 
@@ -72,14 +75,18 @@ gc.enable()
 
 ##### Wildcards #####
 
+# Part of a path, and not a list of the suite's names: Snakemake reads a constraint again for each file, so that the time of
+# a plan would grow with the square of the number of runs. job_of knows the names.
+NAME = "[^/]+"
+
 
 wildcard_constraints:
     suite=re.escape(SUITE),
-    dataset="|".join(map(re.escape, suite.datasets)),
-    run="|".join(map(re.escape, suite.runs)),
+    dataset=NAME,
+    run=NAME,
     table="|".join(SHOWN),
     shard="[1-9][0-9]*",
-    toy="|".join(map(re.escape, suite.toy2d.datasets)),
+    toy=NAME,
 
 
 ##### Rules #####

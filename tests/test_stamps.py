@@ -4,22 +4,22 @@ import functools
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
 from indm.errors import ParamsError
 from indm.pipeline import code, stamps
 from indm.pipeline.code import Sources
+from indm.pipeline.jobs import job_inputs, job_outputs, job_parameters, jobs_of
 from indm.pipeline.stages import STAGES
 from indm.pipeline.stamps import Difference, changes, differences, job_modules, job_stamp, suite_stamps
 from indm.pipeline.track import STARTED, check_unedited, remember_start
 from indm.store.files import TABLE_FORMAT
 from indm.suite.claims import Claim
 from indm.suite.load import load_suite
-from indm.suite.schema import suite as module
 from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY
 
@@ -48,20 +48,35 @@ def test_every_job_has_a_stamp() -> None:
     assert changed({}) == set()
 
 
-def merges(seeds: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Count how often the settings of a run are merged for the stamps of a suite with many seeds of a run."""
-    seen = Mock(side_effect=module._merge)
-    monkeypatch.setattr(module, "_merge", seen)
-    run = SUITE.runs[RUN]
+def calls_of_plan(seeds: int) -> int:
+    """Count the calls of functions for what an engine asks of all jobs of a suite with many seeds of a run."""
+    run, calls = SUITE.runs[RUN], 0
     runs = {RUN.replace("-s0", f"-s{seed}"): run.model_copy(update={"seed": seed}) for seed in range(seeds)}
-    stamped = dict(suite_stamps(SUITE.model_copy(update={"runs": runs, "tune": {}, "protocol": {}})))
-    assert len(stamped) > 5 * seeds
-    return seen.call_count
+    suite = SUITE.model_copy(update={"runs": runs, "tune": {}, "protocol": {}})
+
+    def count(_frame: object, event: str, _of: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    earlier = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        remember_start(suite)
+        for job in jobs_of(suite):
+            (dict(job_inputs(suite, job)), job_outputs(suite, job), job_parameters(suite, job))
+    finally:
+        sys.setprofile(earlier)
+    return calls
 
 
-def test_stamps_of_twice_as_many_runs_merge_twice_as_many_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = (merges(seeds, monkeypatch) for seeds in (40, 80))
-    assert second < 2.2 * first
+def test_plans_of_more_runs_take_as_many_calls_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run costs the same, however many others there are: counted, because the clock tells little of short plans."""
+    monkeypatch.setenv(STARTED, "")
+    # Files are read once.
+    calls_of_plan(1)
+    few, more, most = map(calls_of_plan, (20, 40, 60))
+    assert most - more == pytest.approx(more - few, rel=0.02)
+    assert more - few > 10_000
 
 
 def test_docstrings_comments_and_new_members_change_no_stamp() -> None:

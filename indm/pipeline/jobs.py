@@ -20,11 +20,23 @@ class Job(NamedTuple):
     stage: str
     subject: str
 
+    @property
+    def path(self) -> str:
+        """The path of its stamp: ``stage`` or ``stage/subject``."""
+        return "/".join(filter(None, self))
+
 
 def jobs_of(suite: "Suite", *without: str) -> list[Job]:
     """List the jobs of a suite, in the order of its stages, without the stages of some kinds of subjects."""
     stages = {name: stage for name, stage in STAGES.items() if stage.subject not in without}
     return [Job(name, subject) for name, stage in stages.items() for subject in stage.subjects(suite)]
+
+
+def no_such_job(suite: "Suite", job: Job) -> str:
+    """Say that a stage has no job for a subject, and for which subjects it has one."""
+    stage = STAGES[job.stage]
+    expected = ", ".join(stage.subjects(suite)) or "none"
+    return f"found no job of stage {job.stage} for {stage.subject} {job.subject!r}, expected one of: {expected}"
 
 
 def manifest(stage: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indm.errors import ParamsError
-from indm.pipeline.jobs import IMPORTED, Job, job_parameters
+from indm.pipeline.jobs import IMPORTED, Job, job_parameters, no_such_job
 from indm.pipeline.stages import STAGES, gathering
 from indm.process import is_first, set_environment
 from indm.progress import watched
@@ -108,13 +108,8 @@ def _without(content: Any, names: Container[str], place: str = "") -> Any:
 
 def _check_subject(suite: "Suite", suite_file: Path, job: Job) -> None:
     """Refuse a subject that is not in the suite, or for which the stage does not have a job."""
-    found = STAGES[job.stage].subjects(suite)
-    if job.subject not in found:
-        expected = ", ".join(found) or "none"
-        raise ParamsError(
-            f"{suite_file}: found no job of stage {job.stage} for {STAGES[job.stage].subject} {job.subject!r}, "
-            f"expected one of: {expected}"
-        )
+    if job.subject not in STAGES[job.stage].subjects(suite):
+        raise ParamsError(f"{suite_file}: {no_such_job(suite, job)}")
 
 
 def _seed(suite: "Suite", dataset: str | None = None, run: str | None = None, **_: Any) -> int | None:

@@ -30,8 +30,6 @@ REFERENCE = (f"{DATA}/extractor.safetensors", f"{DATA}/features.npy", f"{DATA}/s
 COLLECTED = tuple(f"{TABLES}/{table}.csv" for table in SHOWN)
 VERDICTS = f"{TABLES}/claims.csv"
 IDENTITY = ("runs.{run}.dataset", "runs.{run}.model", "runs.{run}.seed")
-# glibc then asks the system for large pages: a training takes 0.94 to 0.99 of the time. It reads this when a process starts.
-ALLOCATOR = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 # All keys of a suite.
 SECTIONS: tuple[str, ...] = ("suite", "device", "threads", "processes", "save_seconds", "datasets", "reference")
 SECTIONS += ("train", "sample", "weights", "fid", "nll", "curve", "flow", "sweep", "protocol", "toy2d", "tune")
@@ -152,7 +150,7 @@ class Stage(NamedTuple):
 
     def command(self, name: str) -> str:
         """Return the command that both engines run; ``name`` is the name of the stage."""
-        words = [f"{ALLOCATOR} python -m indm {command_name(name)} --suite params/{{suite}}.yaml"]
+        words = [f"python -m indm {command_name(name)} --suite params/{{suite}}.yaml"]
         words += [f"--{option} {{{option}}}" for option in OPTIONS[self.subject]]
         words += ["--out results"] + (["--reports reports"] if self.reports else [])
         return " ".join(words)

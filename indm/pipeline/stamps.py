@@ -152,4 +152,4 @@ def _run(suite: "Suite", stage: str, subject: str) -> str:
 def suite_stamps(suite: "Suite") -> Iterator[tuple[str, str]]:
     """Yield the path of each job of a suite, ``stage`` or ``stage/subject``, with its stamp."""
     for job in jobs_of(suite):
-        yield "/".join(filter(None, job)), job_stamp(suite, *job)
+        yield job.path, job_stamp(suite, *job)

@@ -45,10 +45,16 @@ def track(suite_file: Path, out: Path) -> None:
             file.write(f"{stamp}\n".encode())
 
 
-def remember_start(suite: Suite) -> None:
-    """Pass the present suite and code to child processes, by the environment; see :func:`check_unedited`."""
-    known = {expanded_text(suite), *(f"{stamp}\n" for _, stamp in suite_stamps(suite))}
+def remember_start(suite: Suite) -> dict[str, str]:
+    """Pass the present suite and code to child processes, by the environment; see :func:`check_unedited`.
+
+    Returns:
+        the stamp of each job by its path (:func:`~indm.pipeline.stamps.suite_stamps`).
+    """
+    stamps = dict(suite_stamps(suite))
+    known = {expanded_text(suite), *(f"{stamp}\n" for stamp in stamps.values())}
     os.environ[STARTED] = " ".join(sorted(map(_sha256, known)))
+    return stamps
 
 
 def check_unedited(suite: Suite, suite_file: Path, tracked: Path, stamp: str) -> None:

@@ -18,9 +18,12 @@ REPORTED = {
 
 
 def job_of(name, wildcards):
-    """Return the job of a stage that wildcards stand for."""
+    """Return the job of a stage that wildcards stand for; leave with a message if the suite does not have it."""
     options = OPTIONS[STAGES[name].subject]
-    return Job(name, "-".join(wildcards[option] for option in options))
+    job = Job(name, "-".join(wildcards[option] for option in options))
+    if job.path not in STAMPS:
+        sys.exit(f"params/{SUITE}.yaml: {no_such_job(suite, job)}")
+    return job
 
 
 def read_by(job):

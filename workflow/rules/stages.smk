@@ -28,7 +28,7 @@ def declare(name, stage):
             mem_mb=lambda wildcards: processes * megabytes(job(wildcards)),
         params:
             **said,
-            code=lambda wildcards: job_stamp(suite, *job(wildcards)),
+            code=lambda wildcards: STAMPS[job(wildcards).path],
         message:
             " ".join((name, *(f"{{wildcards.{option}}}" for option in options)))
         shell:

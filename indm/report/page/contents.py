@@ -11,6 +11,9 @@ from typing import Any
 from indm.store.provenance import STANDS_FOR, accepted_since, read_provenance
 from indm.suite.registrations import Addition, Registration
 
+# A page of more runs has what it says of single runs in files.
+MOST_RUNS = 100
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -34,6 +37,11 @@ class Contents:
     registration: Registration | None = None
     changed_seeds: str = ""
     added: Sequence[Addition] = ()
+
+    @property
+    def has_many_runs(self) -> bool:
+        """Whether the page leaves single runs to files: rows of their executions, and pictures of all but a cell's first seed."""
+        return len(self.runs) > MOST_RUNS
 
     @property
     def folders(self) -> dict[str, str]:

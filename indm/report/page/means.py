@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 def read_means(tables: Path) -> dict[str, list[Row]]:
     """Read the means on each dataset and SDE, by their names; without INDM on images, count the lowest over known densities."""
-    found = {stem: _read(tables / f"{stem}.csv") for stem in ("nll", "fid", "discretization", "toy2d")}
+    found = {stem: read_cells(tables / f"{stem}.csv") for stem in ("nll", "fid", "discretization", "toy2d")}
     ours = found["nll"][found["nll"]["model"] == "indm"]
     places = ours[PLACE[:2]].drop_duplicates().itertuples(index=False, name=None)
     means = {names(*place): list(_of_images(found, dict(zip(PLACE, place, strict=False)))) for place in places}
@@ -44,7 +44,8 @@ def read_means(tables: Path) -> dict[str, list[Row]]:
     return {title: rows for title, rows in means.items() if rows}
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_cells(path: Path) -> pd.DataFrame:
+    """Read a table of cells as texts; empty if it is missing."""
     empty = pd.DataFrame(columns=[*CELL, "decoder", "sampler", "steps", "sound"], dtype=str)
     return pd.concat([empty, read_texts(path)]).fillna("") if path.is_file() else empty
 
@@ -71,12 +72,12 @@ def _row(label: str, rows: pd.DataFrame, metric: str, objective: str, remark: st
     """Yield the row of a metric; nothing without a number of INDM."""
     chosen = objective if objective in set(rows["objective"]) else next(iter(rows["objective"]), "")
     cells = rows[rows["objective"] == chosen].set_index(["model", "variant"], drop=False)
-    numbers = pd.DataFrame([_number(cells, arm, metric) for arm in ARMS])
+    numbers = pd.DataFrame([read_number(cells, arm, metric) for arm in ARMS])
     if numbers.shape[1] and numbers["value"][1]:
         yield Row(label, f"{remark}{chosen} objective", column_entries("value", numbers))
 
 
-def _number(cells: pd.DataFrame, arm: tuple[str, str], metric: str) -> dict[str, str]:
+def read_number(cells: pd.DataFrame, arm: tuple[str, str], metric: str) -> dict[str, str]:
     """Return the texts of a number and its errors, with the decoder of claims."""
     ends = ("", "_se", "_image_se")
     if arm not in cells.index:

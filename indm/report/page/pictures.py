@@ -30,11 +30,15 @@ def read_figures(folder: Path) -> dict[str, Drawing]:
 
 
 def galleries(contents: Contents, results: Path) -> list[dict[str, Any]]:
-    """Collect the pictures of every run, in the suite's order; ``first`` marks the first seed of a cell."""
+    """Collect the pictures of the runs that a page shows, in the suite's order; ``first`` marks the first seed of a cell."""
     found: list[dict[str, Any]] = []
+    cells: set[str] = set()
     for run_name, run in contents.runs.items():
         title = names(*(str(run.get(key, "")) for key in ("dataset", "sde", "model", "variant", "objective")))
-        first = title not in {item["title"] for item in found}
+        first = title not in cells
+        cells.add(title)
+        if contents.has_many_runs and not first:
+            continue
         pictures = {kind: _picture(contents.suite, results / "runs" / run_name / f"{kind}.png") for kind in PICTURES}
         cell = {"place": [run[key] for key in PLACE], "model": run["model"], "variant": run["variant"]}
         found.append({"run": run_name, "title": title, "seed": run["seed"], "first": first, **cell, **pictures})

@@ -16,6 +16,7 @@ from indm.report.page.answers import conclusion, counted, elsewhere, kinds_of, r
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import Contents, missing_figure, origins, read_records
 from indm.report.page.entries import text_entry
+from indm.report.page.equal_time import equal_time
 from indm.report.page.means import ARMS, read_means
 from indm.report.page.pictures import galleries, read_figures, side_by_side
 from indm.report.page.registration import REGISTERED, describe_registration
@@ -60,6 +61,7 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
             answers=read_answers(tables["claims"].path, evidence),
             arms=ARMS.values(),
             means=read_means(results / "tables"),
+            equal_time=equal_time(contents.runs, results / "tables"),
             figures=read_figures(figures),
             missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
             galleries=pictures,

@@ -85,7 +85,9 @@ def read_table(suite: str, path: Path) -> Table:
 
 
 def executions(records: Sequence[Mapping[str, Any]]) -> Table:
-    """Put the executions of stages into a table, with their time and memory."""
+    """Put the executions of stages into a table, with their time and memory, and into a file to download."""
+    columns = ["stage", "subject", "seconds", "peak_memory_mib", "commit"]
+    file = pd.DataFrame(records, columns=columns).to_csv(index=False, lineterminator="\n").encode()
     rows = []
     for record in records:
         seconds, memory = record["seconds"], record["peak_memory_mib"]
@@ -93,7 +95,10 @@ def executions(records: Sequence[Mapping[str, Any]]) -> Table:
         rows.append([Entry(record["stage"]), Entry(record["subject"]), *numbers])
         rows[-1].append(Entry((record["commit"] or "unknown")[:10]))
     headings = ["stage", "subject", "seconds", "peak memory, MiB", "commit"]
-    return Table("provenance", Path("provenance"), headings, [False, False, True, True, False], rows)
+    downloads = {"CSV": ("executions.csv", data_uri("text/csv", file))}
+    return Table(
+        "provenance", Path("provenance"), headings, [False, False, True, True, False], rows, downloads=downloads
+    )
 
 
 def _is_shown(column: str, table: pd.DataFrame) -> bool:
