@@ -488,5 +488,7 @@ def test_show_says_which_suites_there_are(tmp_path: Path) -> None:
     for name, shown in (("nope", "nope"), ("a\nb", "a\\nb")):
         done = CliRunner().invoke(main, ["show", "--suite", name, "--out", str(tmp_path)])
         assert done.exit_code == 1
-        assert done.output.startswith(f"indm show: params/{shown}.yaml: no such suite; suites in params/: cifar10-")
+        assert done.output.startswith(
+            f"indm show: params/{shown}.yaml: no such suite; suites in params/: celeba64-6000, cifar10-"
+        )
         assert done.output.count("\n") == 1

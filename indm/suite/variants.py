@@ -31,6 +31,10 @@ CONTROLS = {
     "fixed-filter": Control({"train.latent.fixed.curve": False}, (EXPONENT, *OF_MAPS[:1])),
     "fixed-curve-filter": Control({"train.latent.fixed.curve": True}, (EXPONENT, *OF_MAPS[:1])),
     "v-prediction": Control({"train.score.predict": "v"}, OF_MAPS[:1]),
+    "fixed-filter-v": Control(
+        {"train.score.predict": "v", "train.latent.fixed.curve": False}, (EXPONENT, *OF_MAPS[:1])
+    ),
+    "share-eighth": Control({"train.log_det_share": 0.125}),
     "learned-range": Control({"train.sde.vp.learned_range": True}, ("train.reconstruction",)),
     "normalised-input": Control({"train.score.normalise_input": "running"}),
     SAME_COMPUTE: Control(others=("train.steps",)),
