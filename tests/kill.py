@@ -67,7 +67,7 @@ def train(folder: Path, kills: int, seed: int) -> Outcome:
 
 def copy_small(folder: Path, name: str, steps: int = 80) -> Path:
     """Copy the checkout, with the smoke suite cut down to one run that trains for longer and is saved often."""
-    checkout = copy_checkout(folder / name, results=False)
+    checkout = copy_checkout(folder / name)
     path = checkout / "params/smoke.yaml"
     suite = parse_yaml(path.read_text()) | {"save_seconds": 0.1}
     suite["train"] |= {"steps": steps, "snapshots": [steps // 4, steps], "log_every": 7}

@@ -340,7 +340,7 @@ def test_the_default_suite_is_checked_without_torch() -> None:
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout in which no engine may make anything."""
-    checkout = copy_checkout(tmp_path_factory.mktemp("engines"), results=False)
+    checkout = copy_checkout(tmp_path_factory.mktemp("engines"))
     add_dvc_file(checkout, "paper")
     return checkout
 
