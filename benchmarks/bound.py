@@ -164,9 +164,7 @@ def _controls(study: Study, model: ImplicitNonlinearDiffusion) -> dict[str, Gaus
     if model not in _FITTED:
         bases = {basis: replace(AFTER, control=basis) for basis in ("pixels", "cosine")}
         _FITTED[model] = {
-            basis: control
-            for basis, evaluation in bases.items()
-            if (control := control_of(model, study.train, study.levels, evaluation, CPU))
+            basis: control_of(model, study.train, study.levels, evaluation, CPU) for basis, evaluation in bases.items()
         }
     return _FITTED[model]
 

@@ -219,12 +219,24 @@ def test_the_control_variate_in_the_cosine_basis_is_unbiased_for_any_moments(nam
 def test_moments_are_of_training_images_and_not_of_the_batch() -> None:
     network, settings = small("identity"), evaluation(control="cosine")
     control = control_of(network, images(300), 17, settings, CPU)
-    assert control is not None
     # Independent levels from 0 to 16, dequantised, of a map that turns them.
     level, cell = (17**2 - 1) / 12 + 1 / 12, 2 / 17
     assert control.variance.mean().item() == pytest.approx(cell**2 * level, rel=0.05)
     assert control.mean[0, 0, 0].item() == pytest.approx(0, abs=0.3)
-    assert control_of(network, images(300), 17, evaluation(draws="batch"), CPU) is None
+
+
+def test_draws_by_batch_do_not_read_the_training_images() -> None:
+    """Their jobs do not have them as an input, so that they may not be there."""
+
+    def absent() -> torch.Tensor:
+        raise AssertionError("training images were read")
+
+    options: dict[str, Any] = {"seed": ("digits", 4), "device": CPU, "training": absent}
+    settings = evaluation(draws="batch")
+    likelihoods(small("identity"), images(2), 17, settings, description="", once=lambda _, make: make(), **options)
+    bounds(small("identity"), images(2), 17, settings, **options)
+    with pytest.raises(AssertionError, match="training images were read"):
+        bounds(small("identity"), images(2), 17, evaluation(), **options)
 
 
 def test_a_single_image_gives_the_control_variate_a_variance() -> None:

@@ -139,7 +139,7 @@ def likelihood_batches(
         DivergenceError: if a number is not finite.
     """
     # Batches that an earlier execution has evaluated do not need it.
-    control = cache(lambda: control_of(model, training() if training else images, levels, evaluation, device))
+    control = cache(lambda: _control(model, training or (lambda: images), levels, evaluation, device))
     batches = []
     for start in bar(description)(range(0, len(images), evaluation.batch_size)[share]):
         batch = images[start : start + evaluation.batch_size]
@@ -149,15 +149,21 @@ def likelihood_batches(
 
 
 @torch.no_grad()
+def _control(
+    model: ImplicitNonlinearDiffusion,
+    training: Callable[[], Tensor],
+    levels: int,
+    evaluation: Evaluation,
+    device: torch.device,
+) -> GaussianControl | None:
+    """Fit the control variate to training images, which draws by batch do not read: their control is fitted to each batch."""
+    return None if evaluation.draws == "batch" else control_of(model, training(), levels, evaluation, device)
+
+
 def control_of(
     model: ImplicitNonlinearDiffusion, images: Tensor, levels: int, evaluation: Evaluation, device: torch.device
-) -> GaussianControl | None:
-    """Fit the control variate to the latents of images as levels (N, C, H, W), of the first :data:`CONTROL_IMAGES`.
-
-    ``None`` for draws by batch, whose control variate is fitted to each batch.
-    """
-    if evaluation.draws == "batch":
-        return None
+) -> GaussianControl:
+    """Fit the control variate to the latents of images as levels (N, C, H, W), of the first :data:`CONTROL_IMAGES`."""
     latents = []
     for start in range(0, len(images[:CONTROL_IMAGES]), CONTROL_BATCH):
         batch = images[start : min(start + CONTROL_BATCH, CONTROL_IMAGES)]
@@ -189,7 +195,7 @@ def bounds(
     Raises:
         DivergenceError: if a number is not finite.
     """
-    control = control_of(model, training() if training else images, levels, evaluation, device)
+    control = _control(model, training or (lambda: images), levels, evaluation, device)
     found = []
     for start in range(0, len(images), evaluation.batch_size):
         batch = images[start : start + evaluation.batch_size]
