@@ -10,11 +10,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 
 
-def copy_checkout(target: Path, *, tests: bool = False, results: bool = True) -> Path:
+def copy_checkout(target: Path, *, tests: bool = False) -> Path:
     """Copy the files that git would commit to ``target``, a new repository, which DVC needs.
 
-    Tests and benchmarks are copied if asked for, and the published results unless a test can do without; but for their weights,
-    to which the package has links.
+    Tests and benchmarks are copied if asked for.
     """
     left_out = () if tests else ("benchmarks/", "tests/")
     listed = subprocess.run(
@@ -26,9 +25,8 @@ def copy_checkout(target: Path, *, tests: bool = False, results: bool = True) ->
     )
     for name in filter(None, listed.stdout.split("\0")):
         source, destination = REPOSITORY / name, target / name
-        is_result = name.startswith("docs/results/") and "/weights/" not in name
         # Listed but deleted, or of no use to a pipeline.
-        if not os.path.lexists(source) or name.startswith(left_out) or (is_result and not results):
+        if not os.path.lexists(source) or name.startswith(left_out):
             continue
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, destination, follow_symlinks=False)

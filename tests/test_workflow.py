@@ -64,7 +64,7 @@ T = TypeVar("T")
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with some more suites, to which tests only add the dvc.yaml of suites."""
-    checkout = copy_checkout(tmp_path_factory.mktemp("checkout"), results=False)
+    checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
     for name, changes in SUITES.items():
         (checkout / f"params/{name}.yaml").write_text(yaml_text({"suite": name, "based_on": "smoke"} | changes))
     return checkout
@@ -225,7 +225,7 @@ def test_the_graph_is_the_one_that_is_written_down(tmp_path: Path) -> None:
 
     On failure: if the difference is meant, make it in ``tests/data/graph.txt`` too.
     """
-    checkout = copy_checkout(tmp_path, results=False)
+    checkout = copy_checkout(tmp_path)
     smoke = parse_yaml((checkout / "params/smoke.yaml").read_text())
     smoke["grading"]["images"]["simple"] = None
     smoke["toy2d"]["datasets"].pop("steep-8d-tiny")
@@ -257,7 +257,7 @@ def test_generated_files_are_in_step() -> None:
 
 def test_a_mistake_in_a_suite_stops_both_engines(tmp_path: Path) -> None:
     """Also one in a key that DVC needs to read its own file."""
-    checkout = copy_checkout(tmp_path, results=False)
+    checkout = copy_checkout(tmp_path)
     file = checkout / "params/digits.yaml"
     line = LINE.replace("train: {}", "train: {lrr: 1.0e-3}").replace("dataset: digits", "datset: digits")
     text, count = re.subn(rf"^  {CELL}:.*\n", line, file.read_text(), flags=re.MULTILINE)
@@ -277,7 +277,7 @@ def test_a_mistake_in_a_suite_stops_both_engines(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_control_of_another_size_stops_both_engines_before_the_first_job(tmp_path: Path) -> None:
-    checkout = copy_checkout(tmp_path, results=False)
+    checkout = copy_checkout(tmp_path)
     file = checkout / "params/digits.yaml"
     file.write_text(
         file.read_text().replace("{steps: 1009, snapshots: [126, 252, 504, 1009]}", "{steps: 401, snapshots: []}")
@@ -294,7 +294,7 @@ def test_a_control_of_another_size_stops_both_engines_before_the_first_job(tmp_p
 @pytest.mark.long
 def test_dvc_sees_the_values_of_a_suite_as_snakemake_does(tmp_path: Path) -> None:
     """By way of the expanded file, which its first stage writes, and writes anew where it was edited by hand."""
-    checkout = copy_checkout(tmp_path, results=False)
+    checkout = copy_checkout(tmp_path)
     file, expanded = checkout / "params/digits.yaml", checkout / "params/expanded/digits.json"
     steps = load_suite(file).train.steps
     file.write_text(file.read_text().replace(f"\n  steps: {steps}\n", f"\n  steps: {steps + 1}\n", 1))
@@ -361,7 +361,7 @@ def test_make_makes_the_page_and_what_readme_names_next(checkout: Path) -> None:
 @pytest.mark.long
 def test_touching_adopts_no_table_of_another_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are, Snakemake refuses to; as `make restore` does it, they are copied anew."""
-    checkout, suite = copy_checkout(tmp_path, results=False), load_suite(REPOSITORY / "params/smoke.yaml")
+    checkout, suite = copy_checkout(tmp_path), load_suite(REPOSITORY / "params/smoke.yaml")
     monkeypatch.chdir(checkout)
     for name, stage in STAGES.items():
         for subject in stage.subjects(suite):
@@ -426,7 +426,7 @@ def test_profiles_are_of_options_and_rules_that_exist(
 
 @pytest.mark.long
 def test_a_dry_run_of_dvc_in_a_new_clone_says_which_command_lists_the_jobs(tmp_path: Path) -> None:
-    checkout = copy_checkout(tmp_path, results=False)
+    checkout = copy_checkout(tmp_path)
     done = run(checkout, "dvc", "repro", "--dry")
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("> python -m indm validate"))
     listed = run(checkout, "python", "-m", *line.rpartition(": ")[2].split())
@@ -469,7 +469,7 @@ def test_this_python_comes_first(
 @pytest.mark.long
 def test_jobs_run_with_the_python_of_snakemake(another: dict[str, str], tmp_path: Path) -> None:
     (folder := tmp_path / "jobs").mkdir()
-    checkout = copy_checkout(folder, results=False)
+    checkout = copy_checkout(folder)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--config", "suite=smoke", "--"]
     done = subprocess.run(
         [*command, "results/smoke/data/digits/dataset.json"], cwd=checkout, env=another, capture_output=True, text=True
