@@ -29,7 +29,7 @@ from tests.finished import run
 RUN = "digits-vp-indm-control-nll-s0"
 # As in the released evaluation.
 WEIGHTS = {"score": "ema", "flow": "raw"}
-PROTOCOL: dict[str, Any] = {"images": 4, "batch_size": 2, "time_draws": 2, "tolerance": None, "ode_steps": 2}
+PROTOCOL: dict[str, Any] = {"images": 4, "batch_size": 2, "time_draws": 2, "tolerance": 1e-2, "ode_steps": None}
 PROTOCOL |= {"log_det": "series", "log_det_tolerance": 1e-3}
 
 
@@ -134,7 +134,7 @@ def test_likelihoods_are_of_the_weights_that_the_suite_names(trained: Path, tmp_
     for flow in ("ema", "raw"):
         suite = parse_yaml((trained / "smoke.yaml").read_text())
         suite["weights"] = {"score": "ema", "flow": flow}
-        suite["curve"] = PROTOCOL | {"ode_steps": 1}
+        suite["curve"] = PROTOCOL | {"tolerance": None, "ode_steps": 1}
         suite["nll"] = suite["curve"] | {"uncorrected": False}
         (tmp_path / "smoke.yaml").write_text(yaml_text(suite))
         call(tmp_path, "nll", "--run", RUN)
@@ -153,7 +153,7 @@ def test_numbers_of_images_have_the_means_of_the_curve(trained: Path, curve: pd.
     for key in ("nelbo", "nelbo_no_reconstruction", "nll", "gap"):
         assert by_step[key].mean().tolist() == pytest.approx(curve[key].tolist(), rel=1e-5, abs=1e-5), key
         # Tables have six digits.
-        assert by_step[key].sem().tolist() == pytest.approx(curve[f"{key}_se"].tolist(), rel=1e-4, abs=1e-4), key
+        assert by_step[key].sem().tolist() == pytest.approx(curve[f"{key}_se"].tolist(), abs=1e-4), key
 
 
 def test_rows_count_the_operations(trained: Path, curve: pd.DataFrame) -> None:
