@@ -431,7 +431,7 @@ CAVEATS = {
     "cifar10-small": [NOTHING + "20 steps of 32 images", OWN_CIFAR],
     **{
         f"cifar10-{name}": [OF_DIGITS[0], OWN_CIFAR]
-        for name in (1000, 3000, 9000, "fid", "maps", "maps-search", "search", "wide")
+        for name in (1000, 3000, 9000, "exponents", "fid", "maps", "maps-search", "search", "wide")
     },
     "celeba64-6000": [OF_DIGITS[0], f"celeba64-6000 is {OTHER_DATA} ", "there is no FID"],
     "paper": [],
