@@ -26,7 +26,7 @@ def test_the_default_suite_agrees_with_its_published_results(tmp_path: Path) -> 
     assert compared.returncode in (0, 1), compared.stderr
     assert compared.stdout.splitlines()[-1] == ("They agree.", "They differ.")[compared.returncode]
     assert "\nsuite: " not in compared.stdout
-    (found,) = re.findall(r"^numbers: (\d+) of (\d+) within", compared.stdout, flags=re.MULTILINE)
+    (found,) = re.findall(r"^numbers: (\d+) of (\d+) agree", compared.stdout, flags=re.MULTILINE)
     near, numbers = map(int, found)
     assert near >= 0.9 * numbers
     (published,) = json.loads((checkout / "docs/results/digits/provenance.json").read_text())["executions"]
