@@ -46,7 +46,7 @@ test: $(VENV)/.installed ## Run the tests
 long: $(VENV)/.installed ## Run the tests that take minutes
 	python -m pytest --long -m long --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-nightly: $(VENV)/.installed ## Run the tests that take an hour: hundreds of generated suites
+nightly: $(VENV)/.installed ## Run the tests that take an hour: hundreds of generated suites, compiled training
 	python -m pytest --nightly -m nightly
 
 docs: $(VENV)/.installed ## Build the documentation into site/: README, docs and docstrings

@@ -15,7 +15,7 @@ from tests.finished import run
 from tests.test_resume import RUN, suite_of
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.nightly,
     pytest.mark.skipif(bool(compiler_item().gap), reason="there is no C++ compiler for torch"),
 ]
 

@@ -79,8 +79,14 @@ def trained_here(folder: Path, run: str) -> None:
         call(folder, "train", "--run", run)
 
 
-# The other objective of a frozen flow is trained and evaluated as its likelihoods are.
-SLOW = {"digits-vp-indm-frozen-flow-fid-s0"}
+# Of learned maps, one of each kind of code; the other objective of a frozen flow is trained and evaluated as its likelihoods are.
+SLOW = {
+    "digits-vp-indm-frozen-flow-fid-s0",
+    "digits-vp-ddpmpp-learned-linear-fid-s0",
+    "digits-vp-ddpmpp-learned-scale-nll-s0",
+    "digits-vp-ddpmpp-learned-affine-nll-s0",
+    "digits-vp-ddpmpp-learned-filter-nll-s0",
+}
 
 
 @pytest.mark.parametrize("run", [pytest.param(run, marks=[pytest.mark.long] if run in SLOW else []) for run in RUNS])

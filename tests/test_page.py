@@ -709,7 +709,10 @@ def test_the_first_tab_skips_to_the_results(view: Any) -> None:
 
 @NEEDS_CHROMIUM
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark"), (1600, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(1280, "dark"), *(pytest.param(width, "light", marks=pytest.mark.long) for width in (390, 1600))],
+)
 def test_axe_finds_nothing(view: Any, width: int, scheme: str) -> None:
     """No fault of accessibility that axe-core knows: contrast, headings, names, roles, tables."""
     view.set_viewport_size({"width": width, "height": 900})

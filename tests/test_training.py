@@ -616,7 +616,7 @@ def with_terms(terms: int, mean: float, flow: str = "resflow") -> Trainer:
     return trainer
 
 
-@pytest.mark.parametrize("flow", ["resflow", "wolf"])
+@pytest.mark.parametrize("flow", ["resflow", pytest.param("wolf", marks=pytest.mark.long)])
 @pytest.mark.parametrize("mean", [2.0, 1.6])
 def test_operations_are_those_expected_of_the_flows_random_number_of_terms(
     flow: str, mean: float, monkeypatch: pytest.MonkeyPatch
@@ -642,12 +642,17 @@ def test_operations_do_not_depend_on_the_seed() -> None:
     assert len(counts) == 1
 
 
-# A step of CIFAR-10's networks takes seconds.
-SLOW = {"cifar10": [pytest.mark.long], "paper-seeds": [pytest.mark.nightly]}
+# A step of the larger networks takes seconds.
+FAST = ("digits", "digits-seeds", "digits-ve", "cifar10-maps", "smoke")
+SLOW = {"paper-seeds": pytest.mark.nightly}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(path.stem, marks=SLOW.get(path.stem, [])) for path in suite_files(REPOSITORY / "params")]
+    "name",
+    [
+        pytest.param(path.stem, marks=[] if path.stem in FAST else SLOW.get(path.stem, pytest.mark.long))
+        for path in suite_files(REPOSITORY / "params")
+    ],
 )
 def test_control_of_equal_compute_trains_for_the_flops_of_indm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To within half of a step; and the control of equal parameters has its width."""

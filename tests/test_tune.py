@@ -210,6 +210,7 @@ def test_a_trial_is_the_training_of_its_run_by_its_hyper_parameters(
     assert row["flops"] == pytest.approx(2 * 4 * read_json(folder / "train.json")["train_flops_per_step"], rel=1e-5)
 
 
+@pytest.mark.long
 def test_fid_is_against_validation_images(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that draws them has FID 0; one that draws test images has not."""
     suite = suite_of(FID)
@@ -324,6 +325,7 @@ def test_trials_are_kept_as_long_as_nothing_changes_that_they_depend_on(
     assert (keys[0] == keys[1]) == same
 
 
+@pytest.mark.long
 def test_a_longer_search_goes_on_from_a_shorter_one(layout: Layout, undisturbed: dict[str, bytes]) -> None:
     searched(layout, suite_of(trials=5, lengths=[]))
     assert searched(layout) == undisturbed

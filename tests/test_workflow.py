@@ -311,9 +311,13 @@ def test_dvc_sees_the_values_of_a_suite_as_snakemake_does(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--config", "suite=nosuch"], "found suite 'nosuch'; allowed: a file of params/: {suites}"),
+        pytest.param(
+            ["--config", "suite=nosuch"],
+            "found suite 'nosuch'; allowed: a file of params/: {suites}",
+            marks=pytest.mark.long,
+        ),
         (["--config", "suite=smoke", "lr=1"], "found lr; allowed: suite alone"),
-        (["--configfile", "params/smoke.yaml"], "datasets, device, "),
+        pytest.param(["--configfile", "params/smoke.yaml"], "datasets, device, ", marks=pytest.mark.long),
     ],
 )
 def test_snakemake_takes_no_setting_but_the_suite(checkout: Path, options: list[str], expected: str) -> None:
@@ -325,6 +329,7 @@ def test_snakemake_takes_no_setting_but_the_suite(checkout: Path, options: list[
     assert expected.format(suites=suites) in line
 
 
+@pytest.mark.long
 def test_patterns_of_paths_do_not_grow_with_the_runs(checkout: Path) -> None:
     """Snakemake reads a pattern anew for each file, so that patterns with all names make the time of a plan quadratic."""
     few, many = in_new_process(path_patterns, checkout, "smoke", "many")
@@ -335,7 +340,11 @@ def test_patterns_of_paths_do_not_grow_with_the_runs(checkout: Path) -> None:
     ("file", "job"),
     [
         ("runs/nobody/train.json", "stage train for run 'nobody', expected one of: digits-ve-ddpmpp-fid-s0, "),
-        (f"runs/{CELL}-s0/shards/1/nll.safetensors", f"stage nll_shard for shard '{CELL}-s0-1', expected one of: none"),
+        pytest.param(
+            f"runs/{CELL}-s0/shards/1/nll.safetensors",
+            f"stage nll_shard for shard '{CELL}-s0-1', expected one of: none",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_file_of_a_job_that_a_suite_does_not_have_is_refused(checkout: Path, file: str, job: str) -> None:
@@ -345,6 +354,7 @@ def test_a_file_of_a_job_that_a_suite_does_not_have_is_refused(checkout: Path, f
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_make_makes_the_page_and_what_readme_names_next(checkout: Path) -> None:
     """The page, and the copies of the tables, without which ``dvc commit`` cannot adopt the results."""
     table, report = (
@@ -393,6 +403,7 @@ def gpus(checkout: Path) -> dict[str, dict[str, int | None]]:
     return in_new_process(gpus_asked_for, checkout, ("on-cuda", "on-auto", "sharded"))
 
 
+@pytest.mark.long
 def test_jobs_wait_for_a_gpu_where_they_use_one(gpus: dict[str, dict[str, int | None]]) -> None:
     """Without a GPU, a suite that takes one where there is one trains on all cores."""
     for device, used in (("cuda", 1), ("auto", int(torch.cuda.is_available()))):
@@ -406,6 +417,7 @@ def on_device(gpus: dict[str, dict[str, int | None]]) -> set[str]:
     return {rule for rule, count in gpus["sharded"].items() if count is not None}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("profile", ["slurm", "kubernetes"])
 def test_profiles_are_of_options_and_rules_that_exist(
     checkout: Path, on_device: set[str], profile: str, tmp_path: Path
