@@ -429,6 +429,7 @@ CAVEATS = {
     "cifar10": OF_DIGITS[:1],
     "cifar10-check": OF_DIGITS[:1],
     "cifar10-small": [NOTHING + "20 steps of 32 images", OWN_CIFAR],
+    "cifar10-rungs": [NOTHING + "300 steps of 32 images", OWN_CIFAR],
     **{
         f"cifar10-{name}": [OF_DIGITS[0], OWN_CIFAR]
         for name in (1000, 3000, 9000, "exponents", "fid", "maps", "maps-search", "search", "wide")
