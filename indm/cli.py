@@ -83,7 +83,7 @@ SECTIONS = {
     "Run a suite": ["run", "init", "validate", "register", "schema"],
     "Inspect suites and results": ["show", "status", "why", "doctor", "compare"],
     "Evaluate your own model": ["referee", "measure"],
-    "Keep and share results": ["keep", "restore", "publish", "tensorboard"],
+    "Keep and share results": ["keep", "restore", "accept", "publish", "tensorboard"],
     "Stages, which Snakemake and DVC run": [*map(command_name, STAGES), "import-checkpoint"],
 }
 
@@ -444,6 +444,26 @@ def restore(suite_file: Path, out: Path, root: Path, replace: bool, accept: str 
 
     checks = _checks(suite_file, out)
     _tell("restore", unpack(checks, root / checks.suite.suite / "kept", replace, accept))
+
+
+@main.command()
+@click.option("--before", required=True, metavar="COMMIT", help="The commit of the code before the change.")
+@_suite(default="params/smoke.yaml", show_default=True, help="The suite that is run before and after.")
+@_folder("--from", KEPT, "Published results are in <from>/<suite>/.", "root")
+@click.option(
+    "--bound", type=float, help="Allow numbers to move by this many standard errors, or relative to themselves."
+)
+@click.option("--why", default="", help="Why the change moves no number, or may move it within --bound.")
+def accept(before: str, suite_file: Path, root: Path, bound: float | None, why: str) -> None:
+    """Accept a change of the code by evidence.
+
+    Runs a small suite by the commit before and by HEAD, compares all its files, and records in <from>/<suite>/accepted.yaml that
+    nothing has moved, so that published results come back without training.
+    """
+    from indm.kept.accept import accept as lines
+
+    for line in lines(before, suite_file.stem, root, bound, why):
+        click.echo(f"indm accept: {line}", err=True)
 
 
 def _tell(name: str, outcome: "Outcome") -> NoReturn:

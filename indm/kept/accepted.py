@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from indm.errors import ArtifactError, ParamsError
+from indm.kept.evidence import Evidence
 from indm.pipeline.input_check import InputCheck
 from indm.pipeline.jobs import Job
 from indm.pipeline.stamps import SHORT, Difference, changes
@@ -26,6 +27,7 @@ class Acceptance(Strict):
 
     date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="when")
     why: str = Field(min_length=1, description="effect of the changes on the results")
+    evidence: Evidence | None = Field(default=None, description="what a suite showed that was run before and after")
     modules: list[Annotated[str, Field(pattern=LINE)]] = Field(
         description="name of each module, its hash then, its hash now"
     )
@@ -40,12 +42,17 @@ class Accepted(Strict):
 class Changes:
     """The changes since jobs were done; with a reason, all that the file does not have are accepted, too, and recorded.
 
+    Arguments:
+        path: the file.
+        why: the reason; ``None`` to accept nothing.
+        evidence: what a suite showed, to be recorded with the reason.
+
     Raises:
         ParamsError: if the file is invalid, or the reason is empty.
     """
 
-    def __init__(self, path: Path, why: str | None = None) -> None:
-        self.path, self.why = path, " ".join(why.split()) if why else why
+    def __init__(self, path: Path, why: str | None = None, evidence: Evidence | None = None) -> None:
+        self.path, self.why, self.evidence = path, " ".join(why.split()) if why else why, evidence
         self.entries = read_valid(path, Accepted).accepted if path.is_file() else []
         if self.why is not None and not self.why:
             raise ParamsError("--accept: found an empty reason, expected one in words, for readers of the results")
@@ -81,13 +88,13 @@ class Changes:
         """Return the entries of the file, without other changes than these."""
         lines = {" ".join(each) for each in found}
         shown = ((entry, sorted(lines.intersection(entry.modules))) for entry in self.entries)
-        return [entry.model_dump() | {"modules": modules} for entry, modules in shown if modules]
+        return [entry.model_dump(exclude_none=True) | {"modules": modules} for entry, modules in shown if modules]
 
     def _accept(self, why: str, lines: list[str]) -> None:
-        """Record changes; one entry has all changes on the same day for the same reason."""
-        date = f"{datetime.now(UTC):%Y-%m-%d}"
-        if self.entries and (self.entries[-1].date, self.entries[-1].why) == (date, why):
-            lines += self.entries.pop().modules
-        self.entries.append(Acceptance(date=date, why=why, modules=sorted(lines)))
+        """Record changes; one entry has all changes on the same day for the same reason and by the same evidence."""
+        new = Acceptance(date=f"{datetime.now(UTC):%Y-%m-%d}", why=why, evidence=self.evidence, modules=lines)
+        if self.entries and self.entries[-1].model_copy(update={"modules": lines}) == new:
+            lines = lines + self.entries.pop().modules
+        self.entries.append(new.model_copy(update={"modules": sorted(lines)}))
         with atomic_write(self.path) as file:
-            file.write((HEAD + yaml_text(Accepted(accepted=self.entries).model_dump())).encode())
+            file.write((HEAD + yaml_text(Accepted(accepted=self.entries).model_dump(exclude_none=True))).encode())

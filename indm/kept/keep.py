@@ -14,6 +14,7 @@ from typing import Any
 
 from indm.errors import ArtifactError
 from indm.kept.accepted import FILE, Changes
+from indm.kept.evidence import Evidence
 from indm.kept.folders import SUFFIX, Folder, archive, kept_folders, pack, unpack
 from indm.kept.numbers import PublishedNumbers
 from indm.kept.weights import averaged_weights, is_of, trained
@@ -121,7 +122,9 @@ def _difference(path: Path, kind: str, is_same: Callable[[], bool]) -> str | Non
         return str(error)
 
 
-def restore(checks: InputCheck, root: Path, replace: bool, accept: str | None = None) -> Outcome:
+def restore(
+    checks: InputCheck, root: Path, replace: bool, accept: str | None = None, evidence: Evidence | None = None
+) -> Outcome:
     """Unpack every kept folder that was made by the present suite and the present code, or by code whose changes were accepted.
 
     Archives are first unpacked into a temporary folder, because a run is checked against the dataset on which it was trained.
@@ -131,7 +134,7 @@ def restore(checks: InputCheck, root: Path, replace: bool, accept: str | None = 
         ParamsError: if the file of accepted changes is invalid, or the reason is empty.
     """
     suite, here = checks.suite, checks.layout.suite_folder
-    outcome, changes, now = Outcome(), Changes(root.parent / FILE, accept), time.time()
+    outcome, changes, now = Outcome(), Changes(root.parent / FILE, accept, evidence), time.time()
     published = PublishedNumbers(root.parent)
     folders = {folder: archive(root, folder) for folder in kept_folders(suite)}
     if not any(map(os.path.lexists, folders.values())):
