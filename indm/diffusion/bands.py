@@ -7,8 +7,8 @@ log-determinant is. In nats, a coefficient with gain :math:`e^{g}` has the share
     \tfrac12\log 2\pi s^2 + \frac{\alpha_T^2 y^2 + \sigma_T^2}{2 s^2} + \tfrac Z2\,\mathbb E\,e^2
     - \log\frac{\sigma_T}{\sigma_\epsilon} - g + \tfrac12\big(e_\epsilon^2 - \eta_\epsilon^2\big) - \log\alpha_\epsilon ,
 
-where e is the coefficient of the error of the noise prediction, and :math:`\eta` the coefficient of the noise. The shares of all
-coefficients add up to the NELBO.
+where e is the coefficient of the error of the noise prediction, and :math:`\eta` the coefficient of the noise. The shares of
+all coefficients add up to the NELBO.
 """
 
 from collections.abc import Callable
@@ -44,8 +44,8 @@ def bounds_by_band(
 ) -> Tensor | None:
     """Evaluate the share of each frequency band in the NELBO of images as levels (N, C, S, S), in bits/dim, shape (N, BANDS).
 
-    The shares of an image add up to the NELBO that :func:`indm.diffusion.evaluation.likelihoods` finds with the same settings. See
-    it for the arguments; the evaluation has draws by image, and a control variate in the cosine basis.
+    The shares of an image add up to the NELBO that :func:`indm.diffusion.evaluation.likelihoods` finds with the same
+    settings. The arguments are described there. The evaluation has draws by image, and a control variate in the cosine basis.
 
     Returns:
         The shares, float64, on the CPU; ``None`` if the model's map mixes frequencies, or its diffusion is not linear.
@@ -66,7 +66,7 @@ def bounds_by_band(
         shares = _shares(
             model.noise, model.path, model.flow(x, "none")[0], gains, control, model.eps, evaluation, draws
         )
-        # The constant between nats and bits/dim, which is of all dimensions.
+        # Each coefficient has an equal share of the constant between nats and bits/dim.
         bits = bits_per_dim(dims * shares, dims, levels, model.centered) / dims
         found.append(in_bands(bits).cpu())
     values = torch.cat(found)
@@ -97,7 +97,7 @@ def _shares(
     """Return the share of each cosine coefficient in the bound of latents (B, C, S, S), in nats, with the same shape."""
     sde, y, transform = path.sde, to_cosine(z0), partial(_error, noise_fn, path, z0)
     noise = normal(draws, z0)
-    # The probe of the ODE, so that times and their noise are those of the nll stage.
+    # Draw the probe of the ODE too, so that the times and their noise are the same as in the nll stage.
     signs(draws, z0)
     at_eps = torch.full((len(z0),), eps, dtype=torch.float64, device=z0.device)
     decoded = (transform(at_eps, noise).square() - to_cosine(noise).square()) / 2

@@ -1,7 +1,8 @@
 r"""The contract of a forward process: what its methods must be, worked out from ``perturb`` alone.
 
-With :math:`z = F(\epsilon, A, x)` from ``perturb``, J its Jacobian in the noise, and the drift b_theta and the volatility G of the
-model from short steps of ``reverse_step``, the bound holds for every prediction and every data if, at every point,
+With :math:`z = F(\epsilon, A, x)` from ``perturb``, J its Jacobian in the noise, and the drift :math:`b_\theta` and the
+squared volatility G of the model from short steps of ``reverse_step``, the bound holds for every prediction and every data
+if, at every point,
 
 .. math::
     e = \sum_i \frac{(b - b_\theta)_i^2}{G_i}, \qquad b = \frac{\partial F}{\partial A} + \tfrac12 G J^{-T}\epsilon, \qquad
@@ -9,11 +10,12 @@ model from short steps of ``reverse_step``, the bound holds for every prediction
 
 the prior is the mean of :math:`-\log p_T(z_T)`, and the decoder is a density of x. The ODE has the marginals of the diffusion
 if, with the prediction at which e vanishes, its drift is :math:`\partial F/\partial A`, and if it is affine in the prediction.
-All of this is checked by differences and quadrature in float64, without a random estimate. Besides, the bound of Gaussian data
-is compared with their entropy, and the moments of ancestral samples with the moments of ``perturb``.
+All of this is checked by differences and quadrature in float64, without a random estimate. In addition, the bound of Gaussian
+data is compared with their entropy, and the moments of ancestral samples with the moments of ``perturb``.
 
 References:
-    | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021), https://arxiv.org/abs/2101.09258, theorem 3
+    | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021)
+    | https://arxiv.org/abs/2101.09258, theorem 3
     | Reverse-time diffusion equation models (Anderson, 1982), https://doi.org/10.1016/0304-4149(82)90051-5
 """
 
@@ -57,7 +59,8 @@ CASES = (
     Case((3, 2, 2), 5, 1.0),
 )
 SCORE = {"name": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "normalise_input": "unit"}
-# Samplers that take the path's steps, and those among them that do without its ODE; the others take steps of the linear diffusion.
+# Samplers that take the path's steps, and the samplers among them that do not need its ODE. All other samplers take steps of
+# the linear diffusion.
 ON_THE_PATH, WITHOUT_ODE = {"ancestral", "ode"}, {"ancestral"}
 # What a module of a family defines for the contract.
 DEFINED = ("FAMILY", "ONLY", "NO_ODE")
@@ -85,7 +88,7 @@ def check_family(member: Member) -> list[str]:
             try:
                 found = list(_family(member, sde, case))
             except Exception as error:
-                # A family is a stranger's code, which may raise anything.
+                # A family may be a user's code, which may raise any exception.
                 found = [f"found {type(error).__name__} ({' '.join(str(error).split())[:200]}), expected numbers"]
             if found:
                 return [f"{sde}, {case}: {line}" for line in found]

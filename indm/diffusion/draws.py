@@ -1,8 +1,8 @@
 """The random draws of an evaluation: from one generator for a batch, or from a generator for each image.
 
-A generator for a batch draws for all of its images at once, so that the draws of an image depend on the images beside it. The
-generator of an image is seeded by the image's number, so that its draws, and with them its likelihood, do not depend on the size
-of a batch.
+A generator for a batch draws for all of its images at once, so that the draws of an image depend on the images next to it.
+The generator of an image is seeded by the image's number, so that its draws, and with them its likelihood, do not depend on
+the size of a batch.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ def _flow_seed(generator: Generator) -> int:
 
 
 def uniform(draws: Draws, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Draw from U[0, 1): ``shape`` is (B, *)."""
+    """Draw from U[0, 1), with the given shape (B, *), on the CPU."""
     if isinstance(draws, PerImage):
         return draws.uniform(shape[1:], dtype)
     return torch.rand(shape, generator=draws, dtype=dtype)

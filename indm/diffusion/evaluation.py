@@ -23,8 +23,8 @@ from indm.progress import bar
 from indm.seeding import derive_seed
 from indm.store.scratch import Once
 
-# Training images, the first ones, from whose latents a control variate takes its moments, and how many are mapped at once. It is
-# unbiased for any moments; those of so few images remove as much variance as those of all.
+# Training images, the first ones, from whose latents a control variate takes its moments, and how many are mapped at once.
+# A few images suffice, because the control variate is unbiased for any moments.
 CONTROL_IMAGES, CONTROL_BATCH = 1000, 100
 
 
@@ -119,7 +119,7 @@ def likelihood_batches(
     share: slice = slice(None),
     training: Callable[[], Tensor] | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Evaluate the four numbers for batches of B images as levels (N, C, H, W), in bits/dim, shape (B,) each, on the CPU.
+    """Evaluate the four numbers for images as levels, in batches of B images.
 
     Arguments:
         model: the model.
@@ -132,11 +132,15 @@ def likelihood_batches(
         description: label of the progress bar.
         once: computes the batch of a name (its first image), or returns the result of an earlier execution.
         share: the batches to evaluate.
-        training: returns the training images as levels (N, C, H, W) whose moments the control variate of draws by image takes; by
-            default, they are the images that are evaluated.
+        training: returns the training images as levels (M, C, H, W), from which the control variate of draws by image takes
+            its moments; by default, they are the images that are evaluated.
+
+    Returns:
+        For each batch, the numbers by their names, each in bits/dim, shape (B,), float64, on the CPU.
 
     Raises:
         DivergenceError: if a number is not finite.
+        ConvergenceError: if the adaptive steps of the ODE, or the series of a log-determinant, do not converge.
     """
     # Batches that an earlier execution has evaluated do not need it.
     control = cache(lambda: _control(model, training or (lambda: images), levels, evaluation, device))
@@ -163,7 +167,7 @@ def _control(
 def control_of(
     model: ImplicitNonlinearDiffusion, images: Tensor, levels: int, evaluation: Evaluation, device: torch.device
 ) -> GaussianControl:
-    """Fit the control variate to the latents of images as levels (N, C, H, W), of the first :data:`CONTROL_IMAGES`."""
+    """Fit the control variate to the latents of the first :data:`CONTROL_IMAGES` images, as levels (N, C, H, W), uint8."""
     latents = []
     for start in range(0, len(images[:CONTROL_IMAGES]), CONTROL_BATCH):
         batch = images[start : min(start + CONTROL_BATCH, CONTROL_IMAGES)]
@@ -174,7 +178,7 @@ def control_of(
 
 
 def dequantised(batch: Tensor, levels: int, draws: Draws, centered: bool, device: torch.device) -> Tensor:
-    """Dequantise levels (B, C, H, W); see :func:`indm.data.levels.dequantise`."""
+    """Dequantise levels (B, C, H, W) to model space, the same shape, float32; see :func:`indm.data.levels.dequantise`."""
     return dequantise_by(batch, uniform(draws, batch.shape, torch.float32), levels, centered).to(device)
 
 
@@ -190,10 +194,11 @@ def bounds(
 ) -> Tensor:
     """Evaluate the NELBO of images as levels (N, C, H, W) without an ODE, in bits/dim, shape (N,), float64, on the CPU.
 
-    See :func:`likelihoods` for the arguments; models with one seed are evaluated on the same dequantised images and noise.
+    See :func:`likelihood_batches` for the arguments; models with one seed are evaluated on the same dequantised images and noise.
 
     Raises:
         DivergenceError: if a number is not finite.
+        ConvergenceError: if the series of a log-determinant does not converge.
     """
     control = _control(model, training or (lambda: images), levels, evaluation, device)
     found = []

@@ -63,7 +63,8 @@ def draw_batch(
 
     Raises:
         DivergenceError: if a pixel is not finite.
-        ConvergenceError: if the flow cannot be inverted at the sampled latents.
+        ConvergenceError: if the adaptive steps of the sampler find no solution, or the flow cannot be inverted at the
+            sampled latents.
     """
     noise = CountedNoise(model.noise)
     generator = Generator().manual_seed(derive_seed(*seed, start))
@@ -85,7 +86,10 @@ def draw_images(
     progress: Callable[[range], Iterable[int]],
     **settings: Any,
 ) -> Iterator[tuple[Tensor, int]]:
-    """Sample ``num_samples`` images by :func:`draw_batch`, ``batch_size`` at a time; ``progress`` wraps the batch starts."""
+    """Sample ``num_samples`` images by :func:`draw_batch`, ``batch_size`` at a time; ``progress`` wraps the batch starts.
+
+    It yields model-space images, shape (B, C, H, W), and the number of network calls of each batch.
+    """
     for start in progress(range(0, num_samples, batch_size)):
         yield draw_batch(model, start, min(batch_size, num_samples - start), **settings)
 
@@ -139,7 +143,7 @@ def draw_levels(model: ImplicitNonlinearDiffusion, levels: int, **settings: Any)
 def mean_latent(
     model: ImplicitNonlinearDiffusion, images: Tensor, levels: int, batch_size: int, device: torch.device
 ) -> Tensor:
-    """Return the mean latent, shape (C, H, W), of training images as levels, shape (N, C, H, W)."""
+    """Return the mean latent, shape (C, H, W), float64, on the CPU, of training images as levels, uint8, shape (N, C, H, W)."""
     generator = Generator().manual_seed(derive_seed("mean latent"))
     total = torch.zeros(model.shape, dtype=torch.float64)
     for batch in images.split(batch_size):
@@ -151,7 +155,7 @@ def mean_latent(
 def prior_mean(
     model: ImplicitNonlinearDiffusion, data: Path, device: torch.device, *, centre_prior: bool, batch_size: int
 ) -> Tensor | None:
-    """Compute the mean latent (C, H, W) of the prepared dataset in ``data``, if the prior is to be centred on it."""
+    """Compute the mean latent of a prepared dataset by :func:`mean_latent`, (C, H, W); ``None`` without ``centre_prior``."""
     if not centre_prior:
         return None
     levels, images = read_json(data / "dataset.json")["levels"], torch.from_numpy(read_array(data / "train.npy"))

@@ -63,36 +63,44 @@ class LearnedRange(nn.Module):
         return fixed, fixed + self.moves.double()
 
     def antiderivative(self, t: Tensor) -> Tensor:
+        r"""Return :math:`A(t)`, shape of ``t``."""
         fixed, ends = self._ends()
         place = (self.schedule.antiderivative(t.to(fixed.device)) - fixed[0]) / (fixed[1] - fixed[0])
         return ends[0] + place * (ends[1] - ends[0])
 
     def time(self, a: Tensor) -> Tensor:
+        r"""Return the time t at which :math:`A(t) = a`, shape of ``a``, without a gradient."""
         fixed, ends = self._ends()
         place = (a.to(fixed.device) - ends[0]) / (ends[1] - ends[0])
         return self.schedule.time(fixed[0] + place * (fixed[1] - fixed[0])).detach()
 
     def alpha(self, t: Tensor) -> Tensor:
+        r"""Return :math:`\alpha_t = (1 + e^{A(t)})^{-1/2}`, shape of ``t``."""
         return torch.sigmoid(-self.antiderivative(t)).sqrt()
 
     def sigma(self, t: Tensor) -> Tensor:
+        r"""Return :math:`\sigma_t = (1 + e^{-A(t)})^{-1/2}`, shape of ``t``."""
         return torch.sigmoid(self.antiderivative(t)).sqrt()
 
     def log_snr(self, t: Tensor) -> Tensor:
+        r"""Return :math:`-A(t)`, shape of ``t``."""
         return -self.antiderivative(t)
 
     def drift(self, t: Tensor) -> Tensor:
+        r"""Return :math:`f(t) = -\beta(t)/2`, shape of ``t``."""
         return -0.5 * self._beta(t)
 
     def diffusion(self, t: Tensor) -> Tensor:
+        r"""Return :math:`g(t) = \sqrt{\beta(t)}`, shape of ``t``."""
         return self._beta(t).sqrt()
 
     def divergence_integral(self, eps: float) -> Tensor:
+        r"""Return :math:`-\tfrac12\big(B(T) - B(\epsilon)\big)`, in nats per dimension, a scalar tensor."""
         start, end = self._integral_beta(torch.tensor([eps, T], dtype=torch.float64))
         return -0.5 * (end - start)
 
     def interval(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return the exact VP coefficients, with :math:`G^2 = 1 - e^{-(B(t)-B(s))}`."""
+        r"""Return the exact shrinkage and G, :math:`G^2 = 1 - e^{-(B(t)-B(s))}`; all four tensors have the same shape."""
         gap = self._integral_beta(t) - self._integral_beta(s)
         return torch.exp(-0.5 * gap), torch.sqrt(-torch.expm1(-gap))
 

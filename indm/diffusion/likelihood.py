@@ -40,7 +40,9 @@ def ode_nll(
 ) -> Tensor:
     r"""Return the negative log-density at time ``eps`` under the probability-flow ODE, in nats.
 
-    .. math:: -\log p_\epsilon(z_\epsilon) = -\log p_T(z_T) - \int_\epsilon^T \nabla\!\cdot\frac{\mathrm dz}{\mathrm dt}\,\mathrm dt
+    .. math::
+        -\log p_\epsilon(z_\epsilon) =
+        -\log p_T(z_T) - \int_\epsilon^T \nabla\!\cdot\frac{\mathrm dz}{\mathrm dt}\,\mathrm dt
 
     The ODE runs in :math:`A = -\log\mathrm{SNR}`; one network call gives the drift and, by one vector-Jacobian product with
     the probe, Hutchinson's unbiased estimate of the divergence.
@@ -53,12 +55,14 @@ def ode_nll(
         tolerance: relative and absolute tolerance of adaptive Dormand-Prince steps; None for fixed steps.
         probe: draws of zero mean and unit covariance, shape (B, *).
         steps: number of fixed Adams-Bashforth steps of fifth order, equidistant in A, with one network call each, except
-            the first two. For models of the default suite, 32 steps (38 calls) end about 0.001 bits/dim from the limit on
-            average, and 48 steps (54 calls) closer. The method does not suit every model: for sharp densities, such as
-            narrow modes far apart, it is off by 0.02 and more with any number of steps; set a tolerance for them.
+            for four calls in each of the first two steps. Fixed steps suit smooth densities only: for sharp densities, such
+            as narrow modes far apart, set a tolerance.
 
     Returns:
         The negative log-density of each sample, in nats, shape (B,).
+
+    Raises:
+        ConvergenceError: if the adaptive steps find no solution; see :func:`indm.diffusion.ode.solve_adaptively`.
 
     References:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
@@ -95,14 +99,15 @@ class GaussianControl:
         a = \frac{\alpha\sigma}{\alpha^2 v + \sigma^2}, \quad b = \frac{\alpha^2 v}{\alpha^2 v + \sigma^2}
 
     Its mean over the noise is known, :math:`\sum a^2(z_0-m)^2 + b^2`, so that subtracting the draw and adding the mean keeps
-    the bound unbiased for every :math:`m, v`, and removes most of its variance. In the cosine basis, in which neighbouring pixels
-    of natural images are hardly correlated, it removes more than in the basis of the pixels.
+    the bound unbiased for every :math:`m, v`. Its variance is lower where the error of the model follows the error of the
+    linear prediction. The cosine basis suits natural images better than the basis of the pixels, because the coefficients
+    of neighbouring frequencies are less correlated than neighbouring pixels.
 
     Arguments:
         sde: the diffusion.
         mean: :math:`m` in every dimension, shape (*).
         variance: :math:`v` in every dimension, shape (*).
-        cosine: whether these are dimensions of the orthonormal cosine transform of each channel, of images of shape (C, S, S).
+        cosine: whether these are dimensions of the orthonormal cosine transform of each channel, for shape (C, S, S).
 
     References:
         | Monte Carlo Methods and Models in Finance and Insurance (Korn et al., 2010), section 3.3 (control variates)
@@ -176,7 +181,7 @@ def stratified_nelbo(
         noise_fn: the noise prediction.
         path: the forward process of the latent.
         z0: clean latents, shape (B, *).
-        log_det: the flow's log-determinant, shape (B,).
+        log_det: the flow's log-determinant in nats, shape (B,).
         eps: truncation time.
         draws: number of strata :math:`K`.
         generator: source of every draw; with a generator for each image, each has its own stratified times.
@@ -257,15 +262,15 @@ def four_numbers(
     control: GaussianControl | None = None,
     ode_images: int | None = None,
 ) -> dict[str, Tensor]:
-    """Evaluate ``nll``, ``nelbo``, ``nelbo_no_reconstruction`` and, if asked, ``nll_uncorrected`` of a batch, in nats per image.
+    """Evaluate ``nll``, ``nelbo``, ``nelbo_no_reconstruction`` and, if asked, ``nll_uncorrected`` of a batch of images.
 
     One draw of the noise at ``eps`` serves both the start of the ODE and the reconstruction term.
 
     Arguments:
         noise_fn: the noise prediction.
         path: the forward process of the latent; without an ODE, the numbers of the ODE are NaN.
-        flow: maps dequantised images (B, *) to latents (B, *) and log-determinants (B,).
-        x: dequantised images scaled to [-1, 1], shape (B, *).
+        flow: maps dequantised images (B, *) to latents (B, *) and log-determinants (B,), in nats.
+        x: dequantised images in model space, shape (B, *).
         eps: truncation time.
         time_draws: number of stratified times for the bound.
         tolerance: tolerance of the ODE solver; None for fixed steps.
@@ -276,7 +281,10 @@ def four_numbers(
         ode_images: number of images, the first ones, whose ODE is solved; the numbers of the ODE of the others are NaN.
 
     Returns:
-        The numbers, each with shape (B,), float64, on the CPU.
+        The numbers by their names, each in nats per image, shape (B,), float64, on the CPU.
+
+    Raises:
+        ConvergenceError: if the adaptive steps find no solution.
     """
     z0, log_det = flow(x)
     noise, probe = normal(generator, z0), signs(generator, z0)
@@ -304,7 +312,7 @@ def _ode_nlls(
     steps: int,
 ) -> dict[str, Tensor]:
     """Solve the ODE from each start, (B, *) to (B,), with the same probe; see :func:`ode_nll`."""
-    # Fixed steps solve all in one batch, in less than twice the time; adaptive steps depend on all entries of the batch.
+    # One batch has fewer, larger network calls. Adaptive steps depend on all entries, so they have a batch for each start.
     batches = [[*starts.values()]] if tolerance is None else [[start] for start in starts.values()]
     solutions = [
         ode_nll(noise_fn, path, torch.cat(batch), eps, tolerance, torch.cat([probe] * len(batch)), steps)

@@ -112,7 +112,7 @@ def described_model(path: Path, spec: Mapping[str, Any], state: Mapping[str, Ten
     Arguments:
         path: the file, named in error messages.
         spec: the file's description; ``model`` is the specification of :class:`ImplicitNonlinearDiffusion`.
-        state: the weights by their names in the model.
+        state: the weights by their names in the model, each with its shape and type there.
 
     Returns:
         The model.
@@ -142,5 +142,5 @@ def described_model(path: Path, spec: Mapping[str, Any], state: Mapping[str, Ten
 
 
 def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Select the tensors whose names start with ``prefix.``, and remove the prefix."""
+    """Select the tensors, of any shapes, whose names start with ``prefix.``, and remove the prefix."""
     return {key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")}

@@ -22,12 +22,13 @@ class NoiseModel(nn.Module):
 
     The network's raw output r is the noise itself, :math:`\epsilon_\theta = r`, or, where the network divides by
     sigma (``scale_by_sigma``, the released VE network), the score, :math:`\epsilon_\theta = -\sigma_t r`, or, with ``predict``
-    v, an estimate of :math:`v = (\alpha_t\epsilon - \sigma_t z_0) / \sqrt{\alpha_t^2 + \sigma_t^2}`, which is what makes z_t
-    a rotation of :math:`z_0` and :math:`\epsilon`, so that
+    v, an estimate of :math:`v = (\alpha_t\epsilon - \sigma_t z_0) / \rho_t` with
+    :math:`\rho_t = \sqrt{\alpha_t^2 + \sigma_t^2}`. Because :math:`(z_t / \rho_t, v)` is a rotation of
+    :math:`(z_0, \epsilon)`, the noise is then
 
-    .. math:: \epsilon_\theta = \frac{\alpha_t}{\sqrt{\alpha_t^2 + \sigma_t^2}}\, r + \frac{\sigma_t}{\alpha_t^2 + \sigma_t^2}\, z_t
+    .. math:: \epsilon_\theta = \frac{\alpha_t}{\rho_t}\, r + \frac{\sigma_t}{\rho_t^2}\, z_t
 
-    Under VP, the root is 1.
+    Under VP, :math:`\rho_t = 1`.
 
     Arguments:
         network: maps an image (B, C, H, W) and a condition (B,) to the raw output (B, C, H, W).
@@ -80,7 +81,7 @@ class NoiseModel(nn.Module):
         self.variance += (variance - self.variance) / self.batches.clamp(max=MEMORY)
 
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Predict the noise in z_t, both with shape (B, C, H, W), at the times t, shape (B,)."""
+        """Predict the noise in z_t, both with shape (B, C, H, W) and no unit, at the times t, shape (B,) or a scalar."""
         t = t.expand(len(z_t))
         x = z_t if self.normalise_input == "none" else z_t / per_sample(self._deviation(t), z_t)
         raw = self.network(x, self._condition(t).to(z_t.dtype))

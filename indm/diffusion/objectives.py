@@ -31,7 +31,7 @@ NoiseFn = Callable[[Tensor, Tensor], Tensor]
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape per-sample ``values`` (B,) to broadcast over ``like`` (B, *), in its dtype."""
+    """Reshape per-sample ``values`` (B,) to (B, 1, ...), which broadcasts over ``like`` (B, *), in its dtype."""
     return values.to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
 
 
@@ -60,7 +60,8 @@ def variance_weighted(error: Tensor) -> Tensor:
 def likelihood_weighted(error: Tensor, z: float | Tensor) -> Tensor:
     r"""Return the likelihood-weighted loss :math:`\tfrac Z2\|\epsilon_\theta-\epsilon\|^2` from the error, (B,) to (B,).
 
-    The times must be drawn by :func:`indm.diffusion.sde.importance_time`, whose normalising constant is Z.
+    Its mean is the part of the bound, in nats, that depends on the prediction. The times must be drawn by
+    :func:`indm.diffusion.sde.importance_time`, whose normalising constant, a scalar, is Z.
 
     References:
         | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021)
@@ -83,9 +84,9 @@ def nelbo(path: "ForwardPath", z0: Tensor, log_det: Tensor, error: Tensor, z: fl
     Arguments:
         path: the forward process of the latent.
         z0: clean latents :math:`h_\phi(x)`, shape (B, *).
-        log_det: :math:`\log|\det \partial h_\phi/\partial x|`, shape (B,).
+        log_det: :math:`\log|\det \partial h_\phi/\partial x|` in nats, shape (B,).
         error: the path's error at importance-sampled times, from one draw or averaged over several, shape (B,).
-        z: normalising constant of the importance distribution.
+        z: normalising constant of the importance distribution, a scalar.
         eps: truncation time.
 
     Returns:

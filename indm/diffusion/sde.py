@@ -24,7 +24,10 @@ T = 1.0
 
 
 class SDE(Protocol):
-    """The interface of a linear diffusion for objectives, samplers and likelihoods."""
+    """The interface of a linear diffusion for objectives, samplers and likelihoods.
+
+    Times lie in [0, T]. Times, coefficients and the log signal-to-noise ratio have no unit.
+    """
 
     section: ClassVar[str]
     """Section of ``train.sde`` whose keys are the arguments of the diffusion."""
@@ -52,13 +55,16 @@ class SDE(Protocol):
         """Antiderivative :math:`A(t)` of :math:`g^2/\\sigma^2`, shape of ``t``."""
 
     def time(self, a: Tensor) -> Tensor:
-        """Inverse of :meth:`antiderivative`: the time at which it equals ``a``."""
+        """Inverse of :meth:`antiderivative`: the time at which it equals ``a``, shape of ``a``."""
 
     def divergence_integral(self, eps: float) -> float | Tensor:
-        r"""Integral :math:`\int_\epsilon^T f(t)\, \mathrm d t`, per dimension."""
+        r"""Integral :math:`\int_\epsilon^T f(t)\, \mathrm d t`, in nats per dimension, a float or a scalar tensor."""
 
     def interval(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Coefficients of one reverse step from ``t`` to ``s < t``: shrinkage :math:`\sqrt{1-G^2}` (or 1) and :math:`G`."""
+        r"""Coefficients of one reverse step from ``t`` to ``s < t``: shrinkage :math:`\sqrt{1-G^2}` (or 1) and :math:`G`.
+
+        ``t``, ``s`` and both results have the same shape.
+        """
 
 
 def build_sde(name: str, **parameters: float) -> SDE:
@@ -77,7 +83,7 @@ def importance_time(sde: SDE, u: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         eps: truncation time.
 
     Returns:
-        The times, shape (B,), and the normalising constant :math:`Z`, a scalar.
+        The times, shape (B,), float64, and the normalising constant :math:`Z`, a scalar tensor.
 
     References:
         | Maximum Likelihood Training of Score-Based Diffusion Models (Song et al., 2021)

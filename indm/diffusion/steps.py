@@ -15,7 +15,7 @@ from indm.diffusion.sde import SDE
 
 
 def langevin(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor, snr: float, generator: Generator) -> Tensor:
-    r"""Correct z, (B, *) to (B, *), by a Langevin step at time ``t``, whose size a signal-to-noise ratio sets.
+    r"""Correct z, (B, *) to (B, *), by a Langevin step at the times t (B,), whose size a signal-to-noise ratio sets.
 
     .. math:: z' = z + a s_\theta + \sqrt{2a}\,\xi, \qquad a = 2\alpha\,\big(\mathrm{snr}\,\|\xi\|/\|s_\theta\|\big)^2
 
@@ -33,7 +33,9 @@ def langevin(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor, snr: float, gene
 
 
 def tweedie(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
-    r"""Return the mean of :math:`z_0` given :math:`z_t`, :math:`(z_t - \sigma_t\epsilon_\theta)/\alpha_t`; (B, *) to (B, *).
+    r"""Return the mean of :math:`z_0` given :math:`z_t`, (B, *) to (B, *), at the times t (B,).
+
+    .. math:: E[z_0 \mid z_t] = \frac{z_t - \sigma_t\epsilon_\theta}{\alpha_t}
 
     References:
         | Tweedie's Formula and Selection Bias (Efron, 2011), https://doi.org/10.1198/jasa.2011.tm11181, equation 1.4
@@ -42,18 +44,18 @@ def tweedie(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
 
 
 def released_ve_denoising(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
-    r"""Take the last step of the released VE runs on CIFAR-10, 8.5 times as long as the step of :func:`tweedie`.
+    r"""Take the last step of the released VE runs, which is longer than :func:`tweedie`; (B, *) to (B, *) at the times t (B,).
 
     .. math:: z + \tfrac12 g(t)^2 (t + 1)\, s_\theta = z - \tfrac{g^2(t + 1)}{2\sigma_t}\,\epsilon_\theta
 
     It is half a step of the reverse SDE from t to ``sampling.pc_denoise_time = -1`` (``sampling.py``, ``denoise_update_fn``).
-    The factor is :math:`\ln(\sigma_{\max}/\sigma_{\min})`.
+    Near t = 0 it is :math:`\ln(\sigma_{\max}/\sigma_{\min})` times as long as the step of :func:`tweedie`.
     """
     return z - per_sample(sde.diffusion(t) ** 2 * (t + 1) / (2 * sde.sigma(t)), z) * noise_fn(z, t)
 
 
 def no_denoising(noise_fn: NoiseFn, sde: SDE, z: Tensor, t: Tensor) -> Tensor:
-    """Leave the latents as they are."""
+    """Return the latents unchanged, (B, *) to (B, *)."""
     return z
 
 

@@ -19,12 +19,16 @@ NIN_SCALE = 0.1  # variance scale of the query, key and value maps in the releas
 
 
 def init_uniform_(weight: Tensor, scale: float = 1.0) -> Tensor:
-    r"""Fill a weight in place from the variance-scaled uniform law, with ``scale`` as the variance's factor.
+    r"""Fill a weight in place from the uniform distribution with scaled variance, and return it.
 
     .. math:: w \sim U(-a, a), \quad a^2 = 3 \, \text{scale} / \tfrac12 (\text{fan}_{in} + \text{fan}_{out})
 
     Source: "Understanding the difficulty of training deep feedforward neural networks" (Glorot & Bengio, 2010,
     https://proceedings.mlr.press/v9/glorot10a.html, eq. 16), which is the case scale = 1.
+
+    Arguments:
+        weight: a weight of shape (C', C, ...), for which fan_in and fan_out are C and C' times the size of the kernel.
+        scale: factor of the variance.
     """
     return nn.init.xavier_uniform_(weight, gain=math.sqrt(scale))
 
@@ -70,7 +74,7 @@ class PositionalFeatures(nn.Module):
     .. math:: (\sin \omega_k c, \cos \omega_k c), \quad \omega_k = 10000^{-k / (K - 1)},
         \quad K = \lfloor C/2 \rfloor
 
-    Maps the condition (B,) to features (B, 2K).
+    The buffer ``frequencies``, :math:`\omega_k`, has shape (K,).
     Source: "Denoising Diffusion Probabilistic Models" (Ho et al., 2020, https://arxiv.org/abs/2006.11239, appendix B).
     """
 
@@ -85,6 +89,7 @@ class PositionalFeatures(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, condition: Tensor) -> Tensor:
+        """Map the condition c, shape (B,), to features, shape (B, 2K)."""
         return sin_cos(condition[:, None] * self.frequencies)
 
 
@@ -93,7 +98,7 @@ class FourierFeatures(nn.Module):
 
     .. math:: (\sin 2 \pi w_k \log c, \cos 2 \pi w_k \log c), \quad w_k \sim N(0, \text{scale}^2), \quad K = C
 
-    Maps the condition (B,) to features (B, 2K); the frequencies are drawn once and never trained.
+    The buffer ``frequencies``, :math:`w_k`, has shape (K,); it is drawn once and never trained.
     Source: "Fourier Features Let Networks Learn High Frequency Functions in Low Dimensional Domains" (Tancik et al.,
     2020, https://arxiv.org/abs/2006.10739, eq. 5).
     """
@@ -106,6 +111,7 @@ class FourierFeatures(nn.Module):
         self.register_buffer("frequencies", torch.randn(channels) * scale)
 
     def forward(self, condition: Tensor) -> Tensor:
+        """Map the condition c, shape (B,), to features, shape (B, 2K)."""
         return sin_cos(condition.log()[:, None] * self.frequencies * (2 * math.pi))
 
 
@@ -116,7 +122,8 @@ class LogSNRFeatures(nn.Module):
         \quad K = \lfloor C/2 \rfloor
 
     The longest period, 64, is one-to-one on [-16, 16], which contains the range of VP and VE (about -10 to 14); the
-    shortest, 2, resolves all noise levels that a denoiser can distinguish. Maps the condition (B,) to features (B, 2K).
+    shortest, 2, resolves all noise levels that a denoiser can distinguish. The buffer ``frequencies``, :math:`\omega_k`, has
+    shape (K,).
     Source of the conditioning on the ratio: "Variational Diffusion Models" (Kingma et al., 2021,
     https://arxiv.org/abs/2107.00630, section 3.1).
     """
@@ -131,6 +138,7 @@ class LogSNRFeatures(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, condition: Tensor) -> Tensor:
+        """Map the condition c, shape (B,), to features, shape (B, 2K)."""
         return sin_cos(condition[:, None] * self.frequencies)
 
 
@@ -149,9 +157,11 @@ def fir_kernel() -> Tensor:
 
 
 class FIRDownsample(nn.Module):
-    r"""Low-pass filter, then keep every ``stride``-th pixel: (B, C, H, W) to (B, C, H/2, W/2) by default.
+    r"""Low-pass filter, then keep every ``stride``-th pixel; by default it halves height and width.
 
     .. math:: y_i = \sum_k f_k \, x_{2i + k - 1}, \quad f = (1, 3, 3, 1)/8 \text{ along each axis, zeros outside}
+
+    The buffer ``kernel`` is :func:`fir_kernel`, with shape (1, 1, 4, 4).
     """
 
     kernel: Tensor
@@ -162,15 +172,21 @@ class FIRDownsample(nn.Module):
         self.register_buffer("kernel", fir_kernel(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        r"""Return (B, C, H', W') from (B, C, H, W), for padding p and stride s.
+
+        .. math:: H' = \lfloor (H + 2p - 4)/s \rfloor + 1, \qquad W' = \lfloor (W + 2p - 4)/s \rfloor + 1
+        """
         channels = x.shape[1]
         kernel = self.kernel.expand(channels, 1, 4, 4)
         return F.conv2d(x, kernel, stride=self.stride, padding=self.padding, groups=channels)
 
 
 class FIRUpsample(nn.Module):
-    r"""Put zeros between the pixels, then low-pass filter with gain 4: (B, C, H, W) to (B, C, 2H, 2W).
+    r"""Put zeros between the pixels, then low-pass filter with gain 4, which doubles height and width.
 
     .. math:: y_{2i} = (x_{i-1} + 3 x_i)/4, \quad y_{2i+1} = (3 x_i + x_{i+1})/4 \quad \text{along each axis}
+
+    The buffer ``kernel`` is 4 times :func:`fir_kernel`, with shape (1, 1, 4, 4).
     """
 
     kernel: Tensor
@@ -180,12 +196,13 @@ class FIRUpsample(nn.Module):
         self.register_buffer("kernel", 4 * fir_kernel(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, 2H, 2W) from (B, C, H, W)."""
         channels = x.shape[1]
         return F.conv_transpose2d(x, self.kernel.expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
 
 
 class FIRDownConv(nn.Module):
-    """Low-pass filter, then a 3 x 3 convolution with stride 2, padded once: (B, C, H, W) to (B, C', H/2, W/2).
+    """Low-pass filter, then a 3 x 3 convolution with stride 2, padded once, which halves even heights and widths.
 
     It computes the image pyramid for the progressive residual input of NCSN++.
     """
@@ -197,6 +214,7 @@ class FIRDownConv(nn.Module):
         self.conv.stride, self.conv.padding = (2, 2), (0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C', H/2, W/2) from (B, C, H, W)."""
         return self.conv(self.filter(x))
 
 
@@ -218,7 +236,7 @@ class ResNetBlock(nn.Module):
     .. math:: y = \bigl( S R x + C_2 \, d \, a \, n ( C_1 R \, a \, n(x) + W e ) \bigr) / \sqrt 2
 
     with C 3 x 3 convolutions, n group normalisation, a swish, d dropout, R the resampling, S a 1 x 1 convolution (the
-    identity if the shapes agree). x (B, C, H, W), noise-level embedding e (B, E), y (B, C', H', W').
+    identity if the shapes agree).
     Source: "Large Scale GAN Training for High Fidelity Natural Image Synthesis" (Brock et al., 2019,
     https://arxiv.org/abs/1809.11096, appendix B), as changed in arXiv:2011.13456, appendix H.
     """
@@ -245,6 +263,7 @@ class ResNetBlock(nn.Module):
         self.shortcut = nn.Identity() if same else conv(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Return y, (B, C', H', W'), from x, (B, C, H, W), and the noise-level embedding e, (B, E)."""
         h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
         h = h + self.shift(embedding)[:, :, None, None]
         h = self.conv_out(self.dropout(F.silu(self.norm_out(h))))
@@ -252,12 +271,12 @@ class ResNetBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    r"""Self-attention with one head over the pixels of a map.
+    r"""Self-attention with one head over the pixels of its input.
 
     .. math:: y = \bigl( x + W_o \, V \, \text{softmax}(K^T Q / \sqrt C) \bigr) / \sqrt 2,
         \quad (Q, K, V) = W_{qkv} \, n(x)
 
-    with n group normalisation. x and y (B, C, H, W). On a CPU the fast kernel has only first derivatives in reverse
+    with n group normalisation. On a CPU the fast kernel has only first derivatives in reverse
     mode; other derivatives need the context ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
     Source: "Attention Is All You Need" (Vaswani et al., 2017, https://arxiv.org/abs/1706.03762, eq. 1).
     """
@@ -271,6 +290,7 @@ class AttentionBlock(nn.Module):
             init_uniform_(weight.detach(), NIN_SCALE)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return y, (B, C, H, W), from x, (B, C, H, W)."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = self.qkv(tokens)[:, None].chunk(3, dim=-1)
         h = self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
@@ -278,7 +298,7 @@ class AttentionBlock(nn.Module):
 
 
 class UNetBlock(nn.Module):
-    """A residual block, then attention if the level has it: x (B, C, H, W), embedding (B, E) to (B, C', H', W').
+    """A residual block, then attention if the level has it.
 
     ``pyramid`` is the convolution that brings the input image to this block, if the U-Net has progressive input.
     """
@@ -290,5 +310,6 @@ class UNetBlock(nn.Module):
         self.pyramid = pyramid
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Return (B, C', H', W') from x, (B, C, H, W), and the noise-level embedding, (B, E)."""
         h = self.block(x, embedding)
         return h if self.attention is None else self.attention(h)

@@ -46,7 +46,7 @@ def gaussian(dims: int, seed: int) -> Gaussian:
 
 
 def nodes_of(data: Gaussian, shape: tuple[int, ...], affine: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return data and noises (N, *) and weights (N,) over which means are exact.
+    """Return data and noises (N, *) and weights (N,), whose weighted means are the means over data and noise.
 
     For an affine path, the cubature of degree three; otherwise the rule of Gauss and Hermite, which needs few dimensions.
     """
@@ -63,7 +63,11 @@ def nodes_of(data: Gaussian, shape: tuple[int, ...], affine: bool) -> tuple[Tens
 
 @dataclass(frozen=True)
 class Linear:
-    """Linear noise predictions, one for each of K times in a row, (K, D + 1, D), each of which serves as many samples."""
+    """Linear noise predictions, one for each of K times, each of which serves B/K samples in a row; (B, *) to (B, *).
+
+    Arguments:
+        weights: matrix and, in the last row, shift of each prediction, shape (K, D + 1, D).
+    """
 
     weights: Tensor
 
@@ -73,7 +77,10 @@ class Linear:
 
 
 def best(path: ForwardPath, nodes: tuple[Tensor, Tensor, Tensor], times: Tensor) -> Linear:
-    """Return the linear prediction with the least error at each of K times, which is exact for Gaussian data and an affine path."""
+    """Return the linear prediction with the least error at each of K times, shape (K,), given :func:`nodes_of` some data.
+
+    It is exact for Gaussian data and an affine path.
+    """
     x, noise, weights = nodes
     many = [values.repeat(len(times), *[1] * (values.dim() - 1)) for values in (x, noise)]
     at = Points(path, many[0], many[1], many[1], times.repeat_interleave(len(x)))

@@ -74,7 +74,10 @@ def _alone(at: Points, eps: float) -> Iterator[str]:
 
 
 def all_numbers(at: Points, eps: float) -> dict[str, Tensor]:
-    """Return all that a path computes for points, N in the first dimension."""
+    """Return all that a path computes for N points, by name: shape (N, *) for latents and scales, (N,) for the rest.
+
+    The terms of the bound are in nats.
+    """
     path, z = at.path, at.z
     length = middles(path.sde, eps, 1)[1]
     mean, scale = path.reverse_step(z, at.prediction, at.t, path.sde.time(at.a - 1))
@@ -90,7 +93,7 @@ def all_numbers(at: Points, eps: float) -> dict[str, Tensor]:
 
 
 class Asked:
-    """A network with a fixed answer, which notes what it is asked."""
+    """A network with a fixed prediction (B, *), which notes the latents (B, *) and the times (B,) that it is asked about."""
 
     def __init__(self, prediction: Tensor) -> None:
         self.prediction = prediction
@@ -101,7 +104,7 @@ class Asked:
         return self.prediction
 
     def otherwise(self, name: str, z: Tensor, t: Tensor) -> Iterator[str]:
-        """Find calls with another latent or time."""
+        """Find calls with another latent than z (B, *) or another time than t (B,)."""
         if any(differ(found, z, 1e-7).any() or differ(time, t, 1e-9).any() for found, time in self.seen):
             yield f"{name}: found another latent or time in its call of the network; expected the latent of perturb, at its time"
 
@@ -164,8 +167,8 @@ def _decoder(at: Points, eps: float) -> Iterator[str]:
 def decoded_mass(path: ForwardPath, x: Tensor, prediction: Tensor, eps: float, nodes: int = 5) -> float:
     r"""Return the integral of the decoder's density over the latent, given the mean of :math:`z_\epsilon` of x (1, *).
 
-    The density is :math:`q(z_\epsilon|x')\,e^{-R_\epsilon(x')}`; the rule of Gauss and Hermite is centred on x, and as wide as the
-    latents that z may come from.
+    The density is :math:`q(z_\epsilon|x')\,e^{-R_\epsilon(x')}`, with the prediction (1, *) at every latent x'. The rule of
+    Gauss and Hermite is centred on x, and as wide as the latents that z may come from.
     """
     end, dims = torch.full((1,), eps, dtype=torch.float64), x[0].numel()
     z, noise, steps = path.perturb(x, end, 0 * x), jacobian(path, x, end)[0], STEP * _both_ways(x)
@@ -182,7 +185,7 @@ def decoded_mass(path: ForwardPath, x: Tensor, prediction: Tensor, eps: float, n
 
 
 def _ode(at: Points) -> Iterator[str]:
-    """For data of one latent, the ODE moves as perturb does; with a drift that is affine in the prediction, so it does for all."""
+    """For data of one latent, the ODE moves as perturb does, and so for all data if its drift is affine in the prediction."""
     if not at.path.has_ode:
         return
     exact, expected = target(at), velocity(at)

@@ -26,10 +26,12 @@ class Points:
 
     @property
     def z(self) -> Tensor:
+        """The perturbed latents, shape (N, *)."""
         return self.path.perturb(self.x, self.t, self.noise)
 
     @property
     def a(self) -> Tensor:
+        """A at the times, shape (N,)."""
         return self.path.sde.antiderivative(self.t)
 
     def alone(self, i: int) -> "Points":
@@ -39,19 +41,28 @@ class Points:
 
 
 def points(path: ForwardPath, shape: tuple[int, ...], eps: float, count: int = 12, seed: int = 0) -> Points:
-    """Return points at the middles of equal parts of A, with predictions that are not far from the noise."""
+    """Return ``count`` points at the middles of equal parts of A, with predictions that are not far from the noise.
+
+    Latents have the given shape (*).
+    """
     generator = Generator().manual_seed(seed)
     x, noise, off = (torch.randn(count, *shape, generator=generator, dtype=torch.float64) for _ in range(3))
     return Points(path, 0.7 * x + 0.2, noise, noise + 0.5 * off, middles(path.sde, eps, count)[0])
 
 
 def middles(sde: SDE, eps: float, count: int) -> tuple[Tensor, Tensor]:
-    """Return the times at the middles of equal parts of A, and the length of A's range."""
+    """Return the times at the middles of ``count`` equal parts of A, shape (``count``,), and the length of A's range, a scalar.
+
+    Both are float64.
+    """
     return importance_time(sde, (torch.arange(count, dtype=torch.float64) + 0.5) / count, eps)
 
 
 def jacobian(path: ForwardPath, x: Tensor, t: Tensor) -> Tensor:
-    """Return the Jacobian of the perturbed latent in the noise, (N, D, D), which is exact where the noise enters linearly."""
+    """Return the Jacobian of the perturbed latent in the noise, (N, D, D), for latents (N, *) and times (N,).
+
+    It is exact where the noise enters linearly.
+    """
     dims = x[0].numel()
     units = torch.eye(dims, dtype=x.dtype).repeat(len(x), 1).view(len(x) * dims, *x.shape[1:])
     moved = path.perturb(x.repeat_interleave(dims, 0), t.repeat_interleave(dims), units).view(len(x), dims, dims)
@@ -81,7 +92,7 @@ def reverse(at: Points) -> tuple[Tensor, Tensor]:
 
 
 def extrapolate(values: list[Tensor]) -> Tensor:
-    """Return the limit of values at halved steps, whose error is a polynomial of the step (Richardson)."""
+    """Return the limit of values at halved steps, whose error is a polynomial of the step (Richardson), in their shape."""
     for order in range(1, len(values)):
         values = [(2**order * fine - coarse) / (2**order - 1) for coarse, fine in itertools.pairwise(values)]
     return values[0]
@@ -114,4 +125,5 @@ def _gradient(at: Points, prediction: Tensor) -> Tensor:
 
 
 def error_of(at: Points, prediction: Tensor) -> Tensor:
+    """Return the path's error of a prediction (N, *) at the points, (N,)."""
     return at.path.error(lambda z, t: prediction, at.x, at.t, at.noise)

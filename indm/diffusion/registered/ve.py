@@ -37,31 +37,41 @@ class VE:
         return self.sigma_max
 
     def alpha(self, t: Tensor) -> Tensor:
+        r"""Return :math:`\alpha_t = 1`, shape of ``t``."""
         return torch.ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
+        r"""Return :math:`\sigma_t = \sigma_{\min}(\sigma_{\max}/\sigma_{\min})^t`, shape of ``t``."""
         return self.sigma_min * torch.exp(t * self.log_ratio)
 
     def log_snr(self, t: Tensor) -> Tensor:
+        r"""Return :math:`-A(t)`, shape of ``t``."""
         return -self.antiderivative(t)
 
     def drift(self, t: Tensor) -> Tensor:
+        r"""Return :math:`f(t) = 0`, shape of ``t``."""
         return torch.zeros_like(t)
 
     def diffusion(self, t: Tensor) -> Tensor:
+        r"""Return :math:`g(t) = \sigma_t\sqrt{2\ln(\sigma_{\max}/\sigma_{\min})}`, shape of ``t``."""
         return self.sigma(t) * math.sqrt(2 * self.log_ratio)
 
     def antiderivative(self, t: Tensor) -> Tensor:
+        r"""Return :math:`A(t) = 2\ln\sigma_t`, shape of ``t``."""
         return 2 * (math.log(self.sigma_min) + t * self.log_ratio)
 
     def time(self, a: Tensor) -> Tensor:
+        r"""Return :math:`t = (a/2 - \ln\sigma_{\min}) / \ln(\sigma_{\max}/\sigma_{\min})`, shape of ``a``."""
         return (0.5 * a - math.log(self.sigma_min)) / self.log_ratio
 
     def divergence_integral(self, eps: float) -> float:
         return 0.0
 
     def interval(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return the exact coefficients: a shrinkage of 1, and :math:`G^2 = \sigma_t^2 - \sigma_s^2`."""
+        r"""Return the exact coefficients, a shrinkage of 1 and :math:`G = \sqrt{\sigma_t^2 - \sigma_s^2}`.
+
+        ``t``, ``s`` and both results have the same shape.
+        """
         return torch.ones_like(t), torch.sqrt(self.sigma(t) ** 2 - self.sigma(s) ** 2)
 
 

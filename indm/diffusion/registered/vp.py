@@ -40,25 +40,32 @@ class VP:
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def alpha(self, t: Tensor) -> Tensor:
+        r"""Return :math:`\alpha_t = e^{-B(t)/2}`, shape of ``t``."""
         return torch.exp(-0.5 * self.integral_beta(t))
 
     def sigma(self, t: Tensor) -> Tensor:
+        r"""Return :math:`\sigma_t = \sqrt{1 - e^{-B(t)}}`, shape of ``t``."""
         return torch.sqrt(-torch.expm1(-self.integral_beta(t)))
 
     def log_snr(self, t: Tensor) -> Tensor:
+        r"""Return :math:`-A(t)`, shape of ``t``."""
         return -self.antiderivative(t)
 
     def drift(self, t: Tensor) -> Tensor:
+        r"""Return :math:`f(t) = -\beta(t)/2`, shape of ``t``."""
         return -0.5 * self.beta(t)
 
     def diffusion(self, t: Tensor) -> Tensor:
+        r"""Return :math:`g(t) = \sqrt{\beta(t)}`, shape of ``t``."""
         return torch.sqrt(self.beta(t))
 
     def antiderivative(self, t: Tensor) -> Tensor:
+        r"""Return :math:`A(t) = \log(e^{B(t)} - 1)`, shape of ``t``."""
         return torch.log(torch.expm1(self.integral_beta(t)))
 
     def time(self, a: Tensor) -> Tensor:
-        # B = log(1 + e^a); this solution of the quadratic in t avoids the cancellation in the schoolbook formula.
+        r"""Return the time t at which :math:`A(t) = a`, that is, :math:`B(t) = \log(1 + e^a)`, shape of ``a``."""
+        # This solution of the quadratic in t avoids the cancellation in the schoolbook formula.
         big_b = torch.nn.functional.softplus(a, threshold=60)
         return 2 * big_b / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * big_b))
 
@@ -67,7 +74,10 @@ class VP:
         return -0.5 * torch.diff(self.integral_beta(ends)).item()
 
     def interval(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return the exact coefficients, with :math:`G^2 = 1 - e^{-(B(t)-B(s))}`, for intervals of any length."""
+        r"""Return the exact shrinkage and G, :math:`G^2 = 1 - e^{-(B(t)-B(s))}`, of an interval of any length.
+
+        ``t``, ``s`` and both results have the same shape.
+        """
         gap = self.integral_beta(t) - self.integral_beta(s)
         return torch.exp(-0.5 * gap), torch.sqrt(-torch.expm1(-gap))
 

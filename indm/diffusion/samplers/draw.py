@@ -43,6 +43,9 @@ def prior_draw(
         generator: source of the draw, on the CPU.
         device: where to return it.
         mean: :math:`E[z_0]`, shape (*), or ``None`` for a centre of 0.
+
+    Returns:
+        :math:`z_T`, shape (B, *), in torch's default type, on the device.
     """
     z = sde.prior_std * standard_normal(shape, torch.empty(0, device=device), generator)
     return z if mean is None else z + (_alpha_end(sde) * mean).to(z)
@@ -66,6 +69,26 @@ def draw_latents(
     """Sample latents z_0 from starts z_T, both (B, C, H, W), with the named sampler, then denoise them.
 
     ``released_ve`` denoises the mean of the last predictor step, without added noise and without a correction.
+
+    Arguments:
+        noise: the noise prediction.
+        path: the forward process of the latent.
+        z: starts, shape (B, C, H, W).
+        generator: source of every draw, on the CPU.
+        sampler: a name in :data:`indm.registry.SAMPLERS`.
+        steps: number of points of the grid of times.
+        grid: see :func:`time_grid`.
+        corrector_snr: see :class:`~indm.diffusion.samplers.loops.Schedule`, as for the next two.
+        corrector_steps: number of corrections at each point.
+        tolerance: relative and absolute tolerance of an adaptive step.
+        denoise: a name in :data:`indm.diffusion.steps.DENOISERS`.
+        eps: truncation time.
+
+    Returns:
+        Latents, shape (B, C, H, W).
+
+    Raises:
+        ConvergenceError: if the sampler has adaptive steps and they find no solution.
     """
     times = time_grid(path.sde, grid, steps, eps)
     schedule = Schedule(times, corrector_snr, corrector_steps, tolerance, ends_in_mean=denoise == "released_ve")

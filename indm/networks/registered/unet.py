@@ -35,7 +35,7 @@ class ScoreUNet(nn.Module):
 
     Arguments:
         channels_in: channels C of the image.
-        image_size: height and width of the image.
+        image_size: S, height and width of the image.
         channels: hidden channels at the full resolution, at least 4; the embedding is 4 times as wide.
         multipliers: factor of ``channels`` at each resolution; each resolution is half the previous one.
         blocks: residual blocks per resolution.
@@ -103,7 +103,12 @@ class ScoreUNet(nn.Module):
         self.conv_out = conv(top, channels_in, 3, ALMOST_ZERO)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Map the image x, (B, C, H, W), and its condition, (B,), to the raw output, (B, C, H, W)."""
+        """Map the image x, (B, C, S, S), and its condition, (B,), to the raw output, (B, C, S, S).
+
+        Arguments:
+            x: image, without a unit: centred on 0, or in [0, 1], as ``centered`` requires.
+            condition: 999 t, sigma or log SNR of each image, as ``embedding`` requires; without a unit.
+        """
         embedding = F.silu(self.embed_out(F.silu(self.embed_in(self.features(condition)))))
         x = x if self.centered else 2 * x - 1
         h = self._decode(*self._encode(x, embedding), embedding)

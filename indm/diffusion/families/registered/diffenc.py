@@ -1,8 +1,8 @@
 r"""DiffEnc: a VP diffusion whose mean a network moves.
 
-The paper's mean is :math:`\alpha^2 x + \sigma^2 y`; here the network is :math:`n = y - x`, so that a network of zeros is DDPM++.
-The paper's prediction of x, :math:`\hat x`, and the noise predicted here give the same drift, :math:`(1 + \sigma^2)\hat x =
-(z - \sigma\epsilon_\theta)/\alpha`.
+The paper's mean is :math:`\alpha^2 x + \sigma^2 y`; here the network is :math:`n = y - x`, so that a network of zeros is
+DDPM++. The paper's prediction of x, :math:`\hat x`, and the noise predicted here give the same drift,
+:math:`(1 + \sigma^2)\hat x = (z - \sigma\epsilon_\theta)/\alpha`.
 
 References:
     | DiffEnc: Variational Diffusion with a Learned Encoder (Nielsen et al., 2024), https://arxiv.org/abs/2310.19789
@@ -43,6 +43,7 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.network.conv_out.weight)
 
     def forward(self, x: Tensor, a: Tensor) -> Tensor:
+        """Return the move n; ``x`` (B, C, H, W), ``a``, that is A, (B,), result (B, C, H, W)."""
         return self.network(x, -a.to(x.dtype))
 
 

@@ -28,11 +28,12 @@ class Schedules(LinearPath):
         A_i = A_\epsilon + (A_T - A_\epsilon) \frac{P_i(u)}{P_i(1)}, \qquad P_i' = (1 + b_i u + a_i u^2)^2, \qquad
         u = \frac{A - A_\epsilon}{A_T - A_\epsilon}
 
-    With the weights :math:`w_i = \mathrm dA_i/\mathrm dA`, the error is :math:`\sum_i w_i(\epsilon_{\theta,i} - \epsilon_i)^2`.
-    For an exact prediction, the bound does not depend on the paths. In the paper, the polynomials depend on a latent of the image.
+    With the weights :math:`w_i = \mathrm dA_i/\mathrm dA`, the error is
+    :math:`\sum_i w_i(\epsilon_{\theta,i} - \epsilon_i)^2`. For an exact prediction, the bound does not depend on the paths.
+    In the paper, the polynomials depend on a latent of the image.
 
     Arguments:
-        coefficients: a and b of each dimension, shape (K, 2, *); each serves B/K samples in a row.
+        coefficients: a and b of each dimension, shape (K, 2, *); each of the K serves B/K samples in a row.
         eps: truncation time.
 
     References:
@@ -44,7 +45,7 @@ class Schedules(LinearPath):
     eps: float
 
     def place(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return u at the times (B,), shape (B, 1, ...), and the ends of A, all float64."""
+        """Return u at the times (B,), shape (B, 1, ...), and the two ends of A, scalars, all float64."""
         low, high = self.sde.antiderivative(torch.tensor([self.eps, T], dtype=torch.float64, device=t.device))
         u = (self.sde.antiderivative(t) - low) / (high - low)
         return u.reshape(-1, *[1] * (self.coefficients.dim() - 2)), low, high
@@ -58,21 +59,26 @@ class Schedules(LinearPath):
         return low + (high - low) * progress / total, (1 + b * u + a * u**2) ** 2 / total
 
     def perturb(self, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        r"""Return :math:`\alpha_i z_{0,i} + \sigma_i\epsilon_i`; ``z0``, ``noise`` (B, *), ``t`` (B,), result (B, *)."""
         alpha, sigma = self._scales(t)
         return alpha.to(z0.dtype) * z0 + sigma.to(z0.dtype) * noise
 
     def error(self, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Return the error e for one draw of the noise; ``z0``, ``noise`` (B, *), ``t`` (B,), result (B,)."""
         weights = self.paths(t)[1].to(z0.dtype)
         return (weights * (noise_fn(self.perturb(z0, t, noise), t) - noise) ** 2).flatten(1).sum(1)
 
     def ode_drift(self, noise_fn: NoiseFn, z: Tensor, a: Tensor) -> Tensor:
-        r"""Return :math:`w_i\,\tfrac{\sigma_i}2(\epsilon_{\theta,i} - \sigma_i z_i)`."""
+        r"""Return :math:`w_i\,\tfrac{\sigma_i}2(\epsilon_{\theta,i} - \sigma_i z_i)`, (B, *) to (B, *), at the scalar ``a``."""
         t = self.sde.time(a.double()).expand(len(z))
         weights, sigma = self.paths(t)[1].to(z.dtype), self._scales(t)[1].to(z.dtype)
         return weights * sigma / 2 * (noise_fn(z, t) - sigma * z)
 
     def reverse_step(self, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Ancestral step with the coefficients of each dimension; see :meth:`LinearPath.reverse_step`."""
+        """Ancestral step with the coefficients of each dimension; see :meth:`~indm.diffusion.path.LinearPath.reverse_step`.
+
+        ``z``, ``noise``, the mean and the scale have shape (B, *), ``t`` and ``s`` (B,).
+        """
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self._scales(t), self._scales(s)
         ratio = alpha_t / alpha_s
         variance = sigma_t**2 - ratio**2 * sigma_s**2

@@ -13,7 +13,10 @@ SOUND = {("vp", "uniform"): 9, ("vp", "log_snr"): 7, ("ve", "uniform"): 6, ("ve"
 
 
 def ancestral(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the path's step, by default :meth:`indm.diffusion.path.LinearPath.reverse_step`."""
+    """Take the path's step, by default :meth:`indm.diffusion.path.LinearPath.reverse_step`.
+
+    ``z``, ``noise`` and the mean have shape (B, *), ``t`` and ``s`` (B,); the scale of the noise broadcasts to (B, *).
+    """
     return path.reverse_step(z, noise, t, s)
 
 

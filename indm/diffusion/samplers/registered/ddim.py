@@ -19,6 +19,8 @@ def ddim(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> t
 
     .. math:: z_s = \frac{\alpha_s}{\alpha_t}(z_t - \sigma_t\epsilon_\theta) + \sigma_s\epsilon_\theta
 
+    ``z``, ``noise`` and the mean have shape (B, *), ``t`` and ``s`` (B,), and the scale of the noise, which is 0, (B, 1, ...).
+
     References:
         | Denoising Diffusion Implicit Models (Song et al., 2021), https://arxiv.org/abs/2010.02502, equation 12
     """

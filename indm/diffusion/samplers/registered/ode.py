@@ -20,6 +20,9 @@ def sample_ode(
 ) -> Tensor:
     """Solve the probability-flow ODE between the ends of the grid (adaptive Dormand-Prince, on z's device); (B, *) to (B, *).
 
+    Raises:
+        ConvergenceError: if the adaptive steps find no solution; see :func:`indm.diffusion.ode.solve_adaptively`.
+
     References:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
         | https://arxiv.org/abs/2011.13456, section 4.3

@@ -16,6 +16,8 @@ def heun(derivative: Derivative, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
 
     .. math:: z_s = z_t + \tfrac{s - t}2 \big(\dot z(z_t, t) + \dot z(z_t + (s - t)\, \dot z(z_t, t),\, s)\big)
 
+    The latents and the derivative have shape (B, *), ``t`` and ``s`` are scalar tensors, and the result has shape (B, *).
+
     The last step of algorithm 1, from the last time above 0 to 0, is an Euler step; here it is the sampler's denoising.
 
     References:

@@ -18,6 +18,8 @@ def reverse_diffusion(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s:
 
     .. math:: z_s = \big(2 - \sqrt{1-G^2}\big) z_t - \tfrac{G^2}{\sigma}\epsilon_\theta + G\,\xi \quad (\text{VE: } z_t - \dots)
 
+    ``z``, ``noise`` and the mean have shape (B, *), ``t`` and ``s`` (B,), and the scale of the noise (B, 1, ...).
+
     References:
         | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
         | https://arxiv.org/abs/2011.13456, equation 46
