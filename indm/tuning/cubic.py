@@ -42,8 +42,8 @@ def lowest_point(places: Sequence[float], heights: Sequence[float]) -> Lowest:
     .. math:: \min_{x_1 \le x \le x_n} p(x), \qquad p = \arg\min_{\deg p \le 3} \sum_{i=1}^n (y_i - p(x_i))^2
 
     Arguments:
-        places: x, different values, increasing, n at least 5; such as logarithms of rates.
-        heights: y, the finite targets of the n trials: bits/dim, or logarithms of FID, which have no unit.
+        places: x, different values, increasing, shape (n,), n at least 5; such as logarithms of rates.
+        heights: y, the targets of the trials, finite, shape (n,): in bits/dim, or logarithms of FID, which have no unit.
     """
     cubic = Polynomial.fit(places, heights, DEGREE)
     minimum = _minimum(cubic)
