@@ -42,7 +42,7 @@ from indm.training.losses import NUMBERS, PLACES, Loss, flow_loss, joint_loss, n
 
 # For both networks as in the released code (losses.py, get_optimizer); AdamW's default for the second one is 0.999.
 BETAS = (0.9, 0.99)
-# In nats per dimension. Untrained models have about ten, and the uniform density of 256 levels has 5.5.
+# In nats per dimension of model space, far above any sound loss: the uniform density on [-1, 1] has log 2.
 EXPLODED = 1e3
 
 
