@@ -11,13 +11,24 @@ from indm.store.files import AGAIN, atomic_write, require_file
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write an array as ``.npy``."""
+    """Write an array as ``.npy``.
+
+    Arguments:
+        path: the file.
+        array: numbers of any shape (*) and unit.
+
+    Raises:
+        ValueError: if the array holds objects.
+    """
     with atomic_write(path) as file:
         np.save(file, array, allow_pickle=False)
 
 
 def read_array(path: Path) -> NDArray[Any]:
     """Read a ``.npy`` array, memory-mapped and without unpickling; changes of the array stay in memory.
+
+    Returns:
+        The array with its shape (*) and dtype in the file.
 
     Raises:
         ArtifactError: if it is missing, truncated or holds objects.

@@ -1,12 +1,10 @@
 """Settings of the process, and their reasons: garbage, memory, threads, determinism, the device, other processes, signals.
 
-- **Garbage.** The imports of a stage create some hundred thousand objects that stay until it ends. The garbage collector
-  does not search them, neither during the imports (:func:`start`) nor at the exit, because this would take up to a third of
-  a short stage's time. Stages with networks collect garbage from :func:`set_up` on. The other stages take seconds and make
-  little garbage.
-- **Memory.** If the tensors of a training step were given back to the system, it would have to clear their pages again,
-  which takes 4 to 10 % of the time of the default suite's jobs. Therefore freed memory is kept if the C library can
-  (:func:`_keep_memory`).
+- **Garbage.** The imports of a stage create many objects that stay until it ends. The garbage collector does not search
+  them, neither during the imports (:func:`start`) nor at the exit, because the search would be a large part of a short stage's
+  time. Stages with networks collect garbage from :func:`set_up` on. The other stages are short and make little garbage.
+- **Memory.** If the tensors of a training step were given back to the system, it would have to clear their pages again.
+  Therefore freed memory is kept if the C library can (:func:`_keep_memory`).
 - **Threads.** The thread pools of NumPy and torch read their sizes once, when they are imported, so :func:`set_environment`
   comes first.
 - **Determinism.** Results are bit-identical on one machine: :func:`set_up`.
@@ -95,10 +93,10 @@ def _whole_number(name: str, default: str = "") -> int:
 
 
 def set_up(device: str, threads: int, processes: int = 1) -> "torch.device":
-    """Choose the device (``auto``: a GPU if there is one), make torch deterministic, and collect garbage again after :func:`start`.
+    """Choose the device (``auto``: a GPU if there is one), make torch deterministic, and collect garbage again.
 
     Raises:
-        NoGpuError: if the suite asks for a GPU and torch sees fewer GPUs than processes on this machine.
+        NoGpuError: if a GPU is asked for and torch sees none, or if it sees fewer GPUs than processes on this machine.
     """
     # Imported here, because the command line calls the other functions and should not import torch.
     import torch
@@ -108,7 +106,7 @@ def set_up(device: str, threads: int, processes: int = 1) -> "torch.device":
         gc.enable()
     _keep_memory()
     torch.set_num_threads(threads)
-    # The same as use_deterministic_algorithms, which also imports the compiler and takes a second for it.
+    # The same as use_deterministic_algorithms, which also imports the compiler, whose import is slow.
     torch.set_deterministic_debug_mode("warn")
     # It helps to find reads of memory that was never written, but writes all of it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

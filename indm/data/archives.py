@@ -87,7 +87,10 @@ class Archive:
         return (self.md5,) if self.packaged is None else (self.md5, self.packaged.md5)
 
     def find(self, root: Path) -> Path:
-        """Return the first of these that is there: its folder and the file below the data root, a package's copy; else the file."""
+        """Return the first of these that is there: its folder and the file below the data root, a package's copy.
+
+        If none is there, return the file's path below the data root.
+        """
         if self.unpacked is not None and (folder := root / self.unpacked.folder).is_dir():
             return folder
         path = root / self.path
@@ -108,7 +111,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Selection:
-    """Files that are known by their own sums, and that lie in a folder or in any archive of them.
+    """Files that are known by their own checksums, and that lie in a folder or in any archive of them.
 
     Arguments:
         places: paths of the folders and archives below the data root; the first that is there is read.
@@ -271,7 +274,7 @@ def _download(archive: Archive, path: Path) -> None:
 
 def _retrieve(archive: Archive, folder: str, name: str) -> Path:
     """Download an archive to a folder and check its sum."""
-    import pooch  # Imported here: with requests, it takes a third of a second.
+    import pooch  # Imported here because it is slow to import, with requests, and only a download needs it.
 
     # Its message would name the temporary folder, from which the file is moved away.
     pooch.get_logger().setLevel("WARNING")

@@ -119,7 +119,14 @@ def read_partition(path: Path, images: set[str]) -> dict[str, list[str]]:
 
 
 def read_images(path: Path, names: list[str]) -> Iterator[NDArray[np.uint8]]:
-    """Read the named images in pieces of up to 512, uint8 with shape (n, 3, 64, 64), one piece in memory at a time."""
+    """Read the named images in pieces, one piece in memory at a time.
+
+    Yields:
+        Levels 0 … 255, uint8, shape (n, 3, 64, 64), n at most ``PIECE``.
+
+    Raises:
+        DataError: if an image cannot be decoded, or is not a colour JPEG of 178x218 pixels.
+    """
     with zipfile.ZipFile(path) as archive:
         for start in range(0, len(names), PIECE):
             piece = [read_image(archive, f"{FOLDER}/{name}") for name in names[start : start + PIECE]]
@@ -127,7 +134,7 @@ def read_images(path: Path, names: list[str]) -> Iterator[NDArray[np.uint8]]:
 
 
 def read_image(archive: zipfile.ZipFile, member: str) -> NDArray[np.uint8]:
-    """Read, crop and resize an image: uint8 with shape (3, 64, 64).
+    """Read, crop and resize an image: levels 0 … 255, uint8, shape (3, 64, 64).
 
     Raises:
         DataError: if it cannot be decoded, or is not a colour JPEG of 178x218 pixels.
@@ -148,7 +155,7 @@ def read_member(archive: zipfile.ZipFile, member: str) -> bytes:
 
 
 def decode(content: bytes, place: str) -> NDArray[np.uint8]:
-    """Decode, crop and resize the content of a file: uint8 with shape (3, 64, 64).
+    """Decode, crop and resize the content of a file: levels 0 … 255, uint8, shape (3, 64, 64).
 
     Raises:
         DataError: if it cannot be decoded, or is not a colour JPEG of 178x218 pixels.
@@ -189,7 +196,7 @@ def _read(archive: zipfile.ZipFile, member: str) -> bytes:
 
 
 def crop_and_resize(image: "Image") -> NDArray[np.uint8]:
-    """Crop the central 140x140 pixels and resize them to 64x64, antialiased: uint8 with shape (3, 64, 64).
+    """Crop the central 140x140 pixels and resize them to 64x64, antialiased: levels 0 … 255, uint8, shape (3, 64, 64).
 
     The released code uses ``tf.image.resize(antialias=True)``, bilinear, whose triangle filter widens with the reduction.
     Pillow's ``BILINEAR`` is the same filter when it reduces. Only the rounding differs: Pillow rounds to levels after each

@@ -1,12 +1,12 @@
 """A part of CelebA: 30 images of each of 200 people, 6,000 of its 202,599, prepared as the whole.
 
-``celeba64_6000.csv`` lists the number, split, identity and SHA-256 sum of each image, so that anybody who has CelebA has this part,
-too: the sums select the same files from the published archive, from another zip archive of them, or from a folder. The splits are
-the official ones, and no identity is in two of them. Within a split, the identities take turns, so that the first images are
-balanced: the 22 identities of the test split share any multiple of 22 images equally.
+``celeba64_6000.csv`` lists the number, split, identity and SHA-256 sum of each image, so that anybody who has CelebA has this
+part, too: the sums select the same files from the published archive, from another zip archive of them, or from a folder. The
+splits are the official ones, and no identity is in two of them. Within a split, the identities take turns, so that the first
+images are balanced: the 22 identities of the test split share any multiple of 22 images equally.
 
-The images are 30 of each person and no sample of single images. An error over test images has to be resampled by identity, and no
-number is comparable with one on the whole of CelebA.
+The images are 30 of each person, so they are not a sample of independent images. An error over test images has to be resampled
+by identity, and numbers are not comparable with numbers on the whole of CelebA.
 """
 
 import csv

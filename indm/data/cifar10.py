@@ -69,7 +69,12 @@ RELEASE = CIFAR10Release(
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (n, 3, 32, 32) and labels (n,) of one file of the release."""
+    """The n images of one file of the release.
+
+    Arguments:
+        images: levels 0 … 255, uint8, shape (n, 3, 32, 32).
+        labels: their classes, 0 … 9, uint8, shape (n,).
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
@@ -161,9 +166,12 @@ def parse_batch(content: bytes, place: str, images: int) -> Batch:
     """Parse the pickle of a batch without executing anything in it.
 
     Arguments:
-        content: the pickle: a dict of ``data``, uint8 with shape (n, 3072), and ``labels``, n integers.
+        content: the pickle: a dict of ``data``, levels 0 … 255, uint8 with shape (n, 3072), and ``labels``, n integers.
         place: name of the batch in error messages.
         images: number of images n expected.
+
+    Returns:
+        Images with shape (n, 3, 32, 32), because each row of ``data`` has the channels one after another, each row by row.
 
     Raises:
         DataError: if it holds more than plain values and arrays of numbers, or is not such a dict.

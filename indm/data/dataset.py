@@ -20,7 +20,7 @@ class Split:
     Arguments:
         count: number of images N.
         labels: labels with shape (N,); (0,) if the dataset does not have labels.
-        pieces: returns an iterator over the images, in order: levels, uint8, each piece with shape (n, C, H, W).
+        pieces: returns an iterator over the images, in order: levels 0 … L - 1, uint8, each piece with shape (n, C, H, W).
         clusters: number of the cluster of each image, such as the person, shape (N,), where images of a cluster resemble each
             other more than others, so that errors are resampled by cluster; ``None`` where each image counts by itself.
     """
@@ -32,11 +32,16 @@ class Split:
 
     @classmethod
     def whole(cls, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> "Split":
-        """Make a split of images that are in memory, in one piece."""
+        """Make a split of images that are in memory, in one piece.
+
+        Arguments:
+            images: levels 0 … L - 1, uint8, shape (N, C, H, W).
+            labels: their labels, uint8, shape (N,); (0,) if the dataset does not have labels.
+        """
         return cls(len(images), labels, lambda: iter([images]))
 
     def part(self, start: int, stop: int) -> "Split":
-        """Return the images from number ``start``, counted from 0, to ``stop``, which is not included."""
+        """Return the images from number ``start``, counted from 0, to ``stop``, which is not included, without clusters."""
 
         def pieces() -> Iterator[NDArray[np.uint8]]:
             first = 0
@@ -150,6 +155,9 @@ class Dataset:
 
     def read(self, name: str, split: Split) -> Iterator[NDArray[np.uint8]]:
         """Read the images of split ``name``, each piece checked against the declared shape and levels.
+
+        Yields:
+            Pieces: levels 0 … L - 1, uint8, shape (n, C, H, W).
 
         Raises:
             DataError: if a piece has another shape, type or level, or the pieces do not add up to the split's count.

@@ -79,8 +79,13 @@ def _read(half: Half, root: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.
 def read_idx(path: Path, shape: tuple[int, ...], archive: Archive) -> NDArray[np.uint8]:
     """Read an array of unsigned bytes from a compressed file: a magic number, the sizes as big-endian integers, the bytes.
 
+    Arguments:
+        path: the file.
+        shape: the expected shape of the array, (N, H, W) for images and (N,) for labels.
+        archive: names the remedy in error messages.
+
     Returns:
-        The array, uint8.
+        Levels 0 … 255, or labels, uint8, with this shape; read-only.
 
     Raises:
         DataError: if the file is truncated or damaged, or holds another array.

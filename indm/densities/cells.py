@@ -97,7 +97,7 @@ def train_cells(
     for variant, (before, length) in controls.items():
         if variant in rates:
             stack, flops = fit(Stack(network(), before), steps=length, **rates[variant])
-            # INDM's training counts as well, whose flow this is.
+            # INDM's training counts as well, because it trained this flow.
             frozen = variant == "frozen-flow"
             yield Cell("indm" if frozen else "ddpmpp", variant, stack, flops + frozen * indm_flops, flops // length)
     for name, (model, variant) in RIVALS.items():

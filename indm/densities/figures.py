@@ -34,10 +34,16 @@ def square_grid(limit: float, points: int) -> Tensor:
 
 @torch.no_grad()
 def log_density(stack: Stack, sde: SDE, x: Tensor, eps: float) -> Tensor:
-    """Return the uncorrected log-density of the probability-flow ODE at points (B, 2), for a stack of one replica: shape (B,).
+    """Return the uncorrected log-density of the probability-flow ODE, for a stack of one replica.
 
-    It is NaN where the ODE leads to no finite number: at points far from the data, where the network was not trained. There,
-    an adaptive solver would take minutes, so steps are fixed.
+    It is NaN where the ODE leads to no finite number, at points far from the data, where the network was not trained. Steps
+    are fixed, because an adaptive solver would need very many of them there.
+
+    Arguments:
+        x: points, shape (B, 2).
+
+    Returns:
+        The log-density in nats, shape (B,).
     """
     z, log_det = stack.flow(x[None])
     found = (log_det - exact_ode_nll(stack, sde, z, eps, None, STEPS))[0]
@@ -46,7 +52,15 @@ def log_density(stack: Stack, sde: SDE, x: Tensor, eps: float) -> Tensor:
 
 @torch.no_grad()
 def forward_clouds(stack: Stack, sde: SDE, x: Tensor, times: list[float], generator: Generator) -> Tensor:
-    """Diffuse points (B, 2) to each of K times with the same noise, in a stack of one replica: shape (K, B, 2)."""
+    """Diffuse points to each of K times with the same noise, in a stack of one replica.
+
+    Arguments:
+        x: points, shape (B, 2).
+        times: the K times.
+
+    Returns:
+        The diffused latents, mapped to data space, shape (K, B, 2).
+    """
     z0 = stack.flow(x[None])[0][0]
     noise = torch.randn(z0.shape, generator=generator)
     clouds = [stack.path(sde).perturb(z0, torch.full((len(x),), t, dtype=torch.float64), noise) for t in times]
@@ -55,13 +69,26 @@ def forward_clouds(stack: Stack, sde: SDE, x: Tensor, times: list[float], genera
 
 @torch.no_grad()
 def reverse_paths(stack: Stack, sde: SDE, count: int, points: int, eps: float, generator: Generator) -> Tensor:
-    """Follow ``count`` samples of the prior to the data, in a stack of one replica: shape (points, count, 2)."""
+    """Follow ``count`` samples of the prior to the data, in a stack of one replica.
+
+    Returns:
+        Points in data space, shape (points, count, 2).
+    """
     z = sde.prior_std * torch.randn(1, count, 2, generator=generator)
     return trajectories(stack, sde, z, points, eps)[:, 0]
 
 
 def forward_coefficients(flow: Flow, sde: SDE, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    """Return drift (B, 2) and volatility matrix (B, 2, 2) of the forward diffusion at points (B, 2), for a flow of one replica."""
+    """Return the coefficients of the forward diffusion in data space at time t, for a flow of one replica.
+
+    The equation is at the top of :mod:`indm.densities.figures`.
+
+    Arguments:
+        x: points, shape (B, 2).
+
+    Returns:
+        The drift with shape (B, 2), and the volatility matrix with shape (B, 2, 2).
+    """
 
     def inverse(z: Tensor) -> Tensor:
         return flow.inverse(z.reshape(1, 1, 2)).reshape(2)

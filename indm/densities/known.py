@@ -1,7 +1,7 @@
-r"""Densities whose exact log-density is known, each of which samples fresh points.
+"""Densities whose exact log-density is known, each of which samples fresh points.
 
-The root mean square of a coordinate is near 0.5, as of images scaled to :math:`[-1, 1]`. All numbers that look arbitrary come from
-a generator with a fixed seed, so that every machine has the same densities.
+Points have no unit. The root mean square of a coordinate is near 0.5, as of images scaled to :math:`[-1, 1]`. All numbers that
+look arbitrary come from a generator with a fixed seed, so that every machine has the same densities.
 """
 
 import math
@@ -37,7 +37,7 @@ class Density(Protocol):
         """Sample independent points, shape (count, D), float64."""
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density of points (B, D) in nats, shape (B,), float64."""
+        """Return the log-density of points in nats, (B, D) to (B,), float64."""
 
 
 class Mixture:
@@ -55,11 +55,13 @@ class Mixture:
         self._normal = torch.distributions.MultivariateNormal(means, factors @ factors.mT)
 
     def sample(self, count: int, generator: Generator) -> Tensor:
+        """Sample independent points, shape (count, D), float64."""
         which = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         noise = torch.randn(count, self.dims, generator=generator, dtype=F64)
         return self.means[which] + (self.factors[which] @ noise[..., None]).squeeze(-1)
 
     def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density of points in nats, (B, D) to (B,), float64."""
         return (self._normal.log_prob(x.double()[:, None]) + self.weights.log()).logsumexp(-1)
 
 
@@ -70,12 +72,14 @@ class Moons:
     noise = 0.05
 
     def sample(self, count: int, generator: Generator) -> Tensor:
+        """Sample independent points, shape (count, 2), float64."""
         angle = math.pi * torch.rand(count, generator=generator, dtype=F64)
         upper = torch.randint(0, 2, (count,), generator=generator) == 1
         blur = self.noise * torch.randn(count, 2, generator=generator, dtype=F64)
         return torch.where(upper[:, None], *_half_circles(angle)) + blur
 
     def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density of points in nats, (B, 2) to (B,), float64."""
         nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(NODES))
         centres = torch.cat(_half_circles(math.pi * (nodes + 1) / 2))
         blur = torch.distributions.Normal(0.0, self.noise, validate_args=False)
@@ -93,11 +97,13 @@ class Checkerboard:
     dims = 2
 
     def sample(self, count: int, generator: Generator) -> Tensor:
+        """Sample independent points, shape (count, 2), float64."""
         column, half = (torch.randint(0, most, (count,), generator=generator) for most in (4, 2))
         inside = torch.rand(count, 2, generator=generator, dtype=F64)
         return (torch.stack([column, 2 * half + column % 2], 1) + inside) / 2 - 1
 
     def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density of points in nats, -log 2 or -inf, (B, 2) to (B,), float64."""
         column, row = ((x.double() + 1) * 2).floor().unbind(-1)
         dark = (x.abs() < 1).all(-1) & ((column + row) % 2 == 0)
         return torch.where(dark, -math.log(2.0), -math.inf).double()
@@ -123,11 +129,11 @@ class Pushed:
         return self.base.dims
 
     def sample(self, count: int, generator: Generator) -> Tensor:
-        """Sample points, shape (count, D)."""
+        """Sample independent points, shape (count, D), float64."""
         return self.inverse(self.base.sample(count, generator))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density of points (B, D), shape (B,)."""
+        """Return the log-density of points in nats, (B, D) to (B,), float64."""
         u, log_det = self.forward(x.double())
         return self.base.log_prob(u) + log_det
 
@@ -149,7 +155,11 @@ def mixture(dims: int) -> Density:
 
 
 def gaussian(variances: Tensor) -> Density:
-    """Make a Gaussian with these relative variances along axes that a fixed orthogonal matrix turns."""
+    """Make a Gaussian along axes that a fixed orthogonal matrix turns.
+
+    Arguments:
+        variances: the variances along the axes, relative to each other, shape (D,), float64.
+    """
     generator = Generator().manual_seed(0)
     axes = torch.linalg.qr(torch.randn(len(variances), len(variances), generator=generator, dtype=F64))[0]
     factor = axes * STD * (variances / variances.mean()).sqrt()
@@ -174,9 +184,11 @@ def coupled(dims: int) -> Density:
 
 
 def swirled(dims: int) -> Density:
-    r"""Make a Gaussian whose D/2 planes are turned by an angle that grows with the radius, a map outside that family.
+    r"""Make a Gaussian whose D/2 planes are turned by an angle that grows with the radius.
 
-    .. math:: T(x) = R(-\pi |x| / \sqrt D)\, x, \qquad \det\frac{\partial T}{\partial x} = 1
+    .. math:: T(x) = R(-2 \pi |x| / \sqrt D)\, x, \qquad \det\frac{\partial T}{\partial x} = 1
+
+    This map is outside the family of affine couplings.
     """
     variances = torch.tensor([FLATNESS, 1.0], dtype=F64).repeat_interleave(dims // 2)
     factor = (variances / variances.mean()).sqrt().diag() * STD

@@ -44,23 +44,32 @@ class RangeMover(Mover):
 class Range(Schedules):
     r"""A VP diffusion whose log-SNR has learned ends, as in :class:`indm.diffusion.learned_range.LearnedRange`.
 
+    .. math:: A_i = A_\epsilon + a + (A_T - A_\epsilon + b - a)\, u, \qquad u = \frac{A - A_\epsilon}{A_T - A_\epsilon}
+
     Arguments:
-        coefficients: the moves of :math:`A_\epsilon` and :math:`A_T`, shape (R, 2, 1).
+        coefficients: the moves a of :math:`A_\epsilon` and b of :math:`A_T`, shape (R, 2, 1).
     """
 
     def paths(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return :math:`A_i` and :math:`\mathrm dA_i/\mathrm dA` at the times (R B,): (R B, 1) each, float64."""
         u, low, high = self.place(t)
         first, last = self.coefficients.double().repeat_interleave(len(t) // len(self.coefficients), 0).unbind(1)
         return low + first + (high - low + last - first) * u, 1 + (last - first) / (high - low) + 0 * u
 
     def prior(self, z0: Tensor) -> Tensor:
+        r"""Return the expected :math:`-\log p_T(z_T)` given :math:`z_0` in nats, (R B, D) to (R B,).
+
+        .. math:: \tfrac D2\log 2\pi + \tfrac12\big(\|\alpha_T z_0\|^2 + D\sigma_T^2\big)
+        """
         alpha, sigma = self._ends(z0, T)
         return gaussian_nll(alpha * z0, 1.0) + z0.shape[1] * sigma.squeeze(1) ** 2 / 2
 
     def entropy(self, z0: Tensor, z: float | Tensor, eps: float) -> Tensor:
+        r"""Return :math:`-D\log(\sigma_T/\sigma_\epsilon)` in nats, (R B, D) to (R B,); ``z`` is not used."""
         return -z0.shape[1] * (self._ends(z0, T)[1] / self._ends(z0, eps)[1]).log().squeeze(1)
 
     def volume(self, z0: Tensor, eps: float) -> Tensor:
+        r"""Return :math:`D\log\alpha_\epsilon` in nats, (R B, D) to (R B,)."""
         return z0.shape[1] * self._ends(z0, eps)[0].log().squeeze(1)
 
     def _ends(self, z0: Tensor, t: float) -> tuple[Tensor, Tensor]:

@@ -32,11 +32,14 @@ Draw = tuple[Tensor, Tensor, Tensor]
 
 
 def draws(density: Density, name: str, seeds: list[int], steps: int, batch_size: int) -> Iterator[Draw]:
-    """Draw the points (R, B, D), the uniform variate of the times (R, B) and the noise (R, B, D) of each step.
+    """Draw the points, the uniform variates of the times, and the noise of each step.
 
     Arguments:
         name: name of the density, a part of every seed.
         seeds: the seed of each of the R replicas.
+
+    Yields:
+        Points with shape (R, B, D), variates in [0, 1) with shape (R, B), float64, and noise with shape (R, B, D).
     """
     generators = [Generator().manual_seed(derive_seed(name, seed, "train")) for seed in seeds]
     for start in range(0, steps, BLOCK):
@@ -52,7 +55,14 @@ def _block(density: Density, generator: Generator, batch_size: int) -> Draw:
 
 
 def nelbo_loss(stack: Stack, sde: SDE, eps: float, draw: Draw) -> Tensor:
-    """Return the mean bound of each replica's batch, without the reconstruction term, in nats: shape (R,)."""
+    """Return the mean bound of each replica's batch, without the reconstruction term.
+
+    Arguments:
+        draw: points (R, B, D), variates (R, B) and noise (R, B, D), from :func:`draws`.
+
+    Returns:
+        The mean bound in nats, shape (R,).
+    """
     (x, noise), u = (part.to(next(stack.parameters()).dtype) for part in draw[::2]), draw[1]
     z0, log_det = stack.flow(x)
     z0 = z0.flatten(0, 1)
@@ -81,7 +91,7 @@ def train(
 ) -> tuple[Stack, int]:
     """Initialise and train a stack, except a flow whose parameters are frozen.
 
-    A replica whose loss is no longer finite ends with weights that are not, and leaves the others as they are.
+    A replica whose loss becomes infinite or NaN ends with weights that are not finite, and leaves the others as they are.
 
     Arguments:
         stack: the stack of R replicas, changed in place.

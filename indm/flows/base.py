@@ -51,6 +51,9 @@ Batches = Callable[[], Iterable[Tensor]]
 class Flow(nn.Module):
     """An invertible map between images of one fixed shape.
 
+    Images and latents have no unit. Images lie in [-1, 1], or in [0, 1] for a model that is not ``centered``; see
+    :func:`indm.data.levels.dequantise`.
+
     Arguments:
         channels_in: C, the channels of an image.
         image_size: S, its height and width.
@@ -92,6 +95,7 @@ class Flow(nn.Module):
             x with shape (B, C, S, S).
 
         Raises:
+            ValueError: if the latents have another shape.
             ConvergenceError: if an iterative inverse does not reach ``atol``.
         """
         raise NotImplementedError
@@ -112,14 +116,19 @@ class Flow(nn.Module):
         return lambda images: self(images, "none")[0], self.inverse
 
     def fit(self, batches: Batches) -> None:
-        """Set what a fixed map takes from the training images, before the training; other flows take nothing."""
+        """Set what a fixed map takes from the training images, before the training; other flows take nothing.
+
+        Arguments:
+            batches: passes over the training images, in batches (B, C, S, S).
+        """
 
     def log_gains(self) -> Tensor | None:
-        """Return the share of each frequency in log|det dh/dx|, if the flow acts on each spatial frequency alone.
+        """Return the share of each frequency in log|det dh/dx|, if the flow acts on each spatial frequency separately.
 
         Returns:
-            The logarithms of the gains of the orthonormal cosine transform of each channel, in nats, shape (C, S, S); a frequency's
-            gains of all channels add up to its share, also if the flow mixes channels. ``None`` for flows that mix frequencies.
+            The logarithms of the gains of the orthonormal cosine transform of each channel, in nats, shape (C, S, S). The gains
+            of all channels add up to the share of a frequency, even if the flow mixes channels. ``None`` for flows that mix
+            frequencies.
         """
         return None
 
@@ -129,7 +138,7 @@ class Flow(nn.Module):
         return 0.0
 
     def fix_terms(self, count: int) -> None:
-        """Use exactly ``count`` terms in each series of ``"train"`` from now on, instead of a random number."""
+        """Use exactly ``count`` terms in each series of ``"train"``, instead of a random number."""
 
     def update_norms(self) -> None:
         """Refresh the norms that bound the weights; call it after every change of the weights (optimiser step, EMA)."""

@@ -85,11 +85,28 @@ class ResidualBlock(nn.Module):
         return self.conv1, self.conv2, self.conv3
 
     def forward(self, x: Tensor, h: Tensor | None = None, bounded: Bounded = None) -> Tensor:
-        """Return g(x), with shape (B, C, S, S)."""
+        """Return the branch g(x), without the x that the block adds.
+
+        Arguments:
+            x: images or latents, with shape (B, C, S, S).
+            h: condition, with shape (B, F); None for a block without a condition.
+            bounded: bounded weights of the three convolutions; None if the block bounds them itself.
+
+        Returns:
+            g(x) with shape (B, C, S, S).
+        """
         return self.branch(h, bounded)(x)
 
     def branch(self, h: Tensor | None = None, bounded: Bounded = None) -> Branch:
-        """Return g at the condition h; its weights are bounded once, for repeated calls."""
+        """Return g at the condition h as a function, whose weights are bounded once, for repeated calls.
+
+        Arguments:
+            h: condition, with shape (B, F); None for a block without a condition.
+            bounded: as in :meth:`forward`.
+
+        Returns:
+            A function from (b, C, S, S) to (b, C, S, S).
+        """
         weights, shift = self._weights(h, bounded)
 
         def g(x: Tensor, samples: Tensor | slice = ALL) -> Tensor:
@@ -98,12 +115,21 @@ class ResidualBlock(nn.Module):
         return g
 
     def linearise(self, x: Tensor, h: Tensor | None = None, bounded: Bounded = None) -> tuple[Tensor, VectorJacobian]:
-        r"""Return g(x), with shape (B, C, S, S), and the function v -> J^T v with J the Jacobian of g at x.
+        r"""Return g(x), and the function v -> J^T v with J the Jacobian of g at x.
 
         .. math:: J^\top v = D_0 W_1^\top D_1 W_2^\top D_2 W_3^\top v
 
         with W the convolutions and D the slopes of the activations. The product consists of differentiable operations and
         does not need a graph of g.
+
+        Arguments:
+            x: images or latents, with shape (B, C, S, S).
+            h: condition, with shape (B, F); None for a block without a condition.
+            bounded: as in :meth:`forward`.
+
+        Returns:
+            g(x) with shape (B, C, S, S), and a function from (n B, C, S, S) to (n B, C, S, S), which takes n vectors for each
+            image, starting with the first vector of every image.
         """
         weights, shift = self._weights(h, bounded)
         y, found = self._layers(x, weights, shift)
@@ -122,9 +148,19 @@ class ResidualBlock(nn.Module):
     def branch_and_estimate(
         self, x: Tensor, h: Tensor | None, probe: Tensor, coefficients: list[float], bounded: Bounded = None
     ) -> tuple[Tensor, Tensor]:
-        """Return g(x) and the Neumann estimate, of the first images as many as there are probes.
+        """Return g(x), and the Neumann estimate for the first b of the B images.
 
         See :func:`indm.flows.kernels.branch_and_estimate`.
+
+        Arguments:
+            x: images or latents, with shape (B, C, S, S).
+            h: condition, with shape (B, F); None for a block without a condition.
+            probe: v for the first b images, with shape (b, C, S, S).
+            coefficients: the weights c_1, ..., c_n of the series.
+            bounded: as in :meth:`forward`.
+
+        Returns:
+            g(x) with shape (B, C, S, S), and the estimate with shape (b,), of which only the gradient, in nats, is meaningful.
         """
         (w1, w2, w3), shift = self._weights(h, bounded)
         factor = self.activation.factor
@@ -182,7 +218,7 @@ class ResidualBlock(nn.Module):
         .. math:: \|J\| \le c = \prod_{i=1}^3 \|W_i\| \le \text{coefficient}^3
 
         in the norm in which the convolutions W_i are bounded; J^T is bounded by the same c in the dual norm. For the row
-        bound, c is exact; spectral norms are approximated from below by iteration, to about 0.1 %.
+        bound, c is exact; spectral norms are approximated from below, by iteration.
         """
         norms = [conv.norm().max().clamp(max=conv.coefficient).item() for conv in self.convs]
         return Contraction(math.prod(norms), self.conv1.dual)
@@ -208,7 +244,7 @@ def solve_block(g: Branch, z: Tensor, at_zero: Tensor, name: str, atol: float, m
     with weights w that add up to 1, over the best x and the last three others, and epsilon the rounding unit of the dtype.
     A step that does not shrink the error by a tenth, in both the max-norm and the 2-norm, is followed by the fixed-point
     step x <- z - g(x) from the best x, which contracts in one of the two norms. Two evaluations therefore gain at least as
-    much as one fixed-point step. The error of the returned x has been measured. Samples do not depend on each other.
+    much as one fixed-point step. The error is evaluated at the x that is returned. Samples do not depend on each other.
 
     Arguments:
         g: contractive branch.

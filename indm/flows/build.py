@@ -39,6 +39,7 @@ class Affine(Flow):
         self.mean = mean
 
     def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
+        """Return z with shape (B, C, S, S) and log|det dh/dx| in nats with shape (B,); see :meth:`Flow.forward`."""
         z, value = self.flow(self.factor * (x - self.mean), log_det, generator)
         return z, value if log_det == "none" else value + x[0].numel() * math.log(self.factor)
 
@@ -46,16 +47,20 @@ class Affine(Flow):
     def inverse(
         self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
+        """Return x = h'^-1(z) d / s + m, (B, C, S, S) to (B, C, S, S); see :meth:`Flow.inverse`."""
         return self.flow.inverse(z, atol, max_iterations, generator) / self.factor + self.mean
 
     def bijection_at(self, x: Tensor, generator: Source = None) -> tuple[Map, Map]:
+        """Return h and its inverse for images (B, C, S, S); see :meth:`Flow.bijection_at`."""
         there, back = self.flow.bijection_at(self.factor * (x - self.mean), generator)
         return lambda images: there(self.factor * (images - self.mean)), lambda z: back(z) / self.factor + self.mean
 
     def fit(self, batches: Batches) -> None:
+        """Fit h' to the mapped training images, in batches (B, C, S, S); see :meth:`Flow.fit`."""
         self.flow.fit(lambda: (self.factor * (x - self.mean) for x in batches()))
 
     def log_gains(self) -> Tensor | None:
+        """Return the log-gains of h' plus log(s / d), in nats, shape (C, S, S), or None; see :meth:`Flow.log_gains`."""
         found = self.flow.log_gains()
         return None if found is None else found + math.log(self.factor)
 
@@ -84,6 +89,7 @@ class Composed(Flow):
         self.first, self.second = first, second
 
     def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
+        """Return z = h_2(h_1(x)) with shape (B, C, S, S) and log|det dh/dx| in nats with shape (B,)."""
         between, value = self.first(x, log_det, generator)
         z, other = self.second(between, log_det, generator)
         return z, value + other
@@ -92,21 +98,25 @@ class Composed(Flow):
     def inverse(
         self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
+        """Return x = h_1^-1(h_2^-1(z)), (B, C, S, S) to (B, C, S, S); see :meth:`Flow.inverse`."""
         return self.first.inverse(
             self.second.inverse(z, atol, max_iterations, generator), atol, max_iterations, generator
         )
 
     def bijection_at(self, x: Tensor, generator: Source = None) -> tuple[Map, Map]:
+        """Return h and its inverse for images (B, C, S, S); see :meth:`Flow.bijection_at`."""
         first, back_first = self.first.bijection_at(x, generator)
         second, back_second = self.second.bijection_at(first(x), generator)
         return lambda images: second(first(images)), lambda z: back_first(back_second(z))
 
     @torch.no_grad()
     def fit(self, batches: Batches) -> None:
+        """Fit h_1 to the training images x, in batches (B, C, S, S), and then h_2 to h_1(x); see :meth:`Flow.fit`."""
         self.first.fit(batches)
         self.second.fit(lambda: (self.first(x, "none")[0] for x in batches()))
 
     def log_gains(self) -> Tensor | None:
+        """Return the sum of both flows' log-gains in nats, shape (C, S, S), or None; see :meth:`Flow.log_gains`."""
         first, second = self.first.log_gains(), self.second.log_gains()
         return None if first is None or second is None else first + second
 

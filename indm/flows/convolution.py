@@ -1,8 +1,8 @@
 """Convolutions with zero padding that keep the image size and are fast when one side has few channels.
 
-On CPUs, libraries convolve in blocks of channels that an image of three channels hardly fills: the 3 x 3 convolution in a
-residual flow's last layer, from 512 to 3 channels, takes 4 times as long as the matmul here, and its derivative 12 times as
-long (32 x 32 pixels, one AVX-512 core). Derivatives of any order use the same operations.
+On CPUs, libraries convolve in blocks of channels. An image of three channels hardly fills a block, so that a convolution
+from or to few channels, such as the last layer of a residual flow, is a matmul here. Derivatives of any order use the same
+operations.
 """
 
 import torch
@@ -13,15 +13,17 @@ FEW = 3
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve images.
+    r"""Convolve images, as :func:`torch.nn.functional.conv2d` with zero padding does.
+
+    .. math:: y_{bkpq} = a_k + \sum_{c,i,j} W_{kcij}\, x_{b,\,c,\,p + i - r,\,q + j - r}, \qquad r = \frac{N - 1}2
 
     Arguments:
         x: shape (B, C, S, S).
-        weight: shape (K, C, N, N), N odd.
-        bias: shape (K,).
+        weight: W, shape (K, C, N, N), N odd.
+        bias: a, shape (K,); 0 if None.
 
     Returns:
-        Shape (B, K, S, S).
+        y with shape (B, K, S, S).
     """
     outputs, inputs, size, _ = weight.shape
     if size == 1 or min(inputs, outputs) > FEW or x.device.type != "cpu":
@@ -52,6 +54,9 @@ def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 def adjoint(weight: Tensor) -> Tensor:
-    r"""Return the kernel (C, K, N, N) of the adjoint: :math:`\langle y, W * x\rangle = \langle W^\top * y, x\rangle`."""
+    r"""Return the kernel of the adjoint convolution, (K, C, N, N) to (C, K, N, N).
+
+    .. math:: \langle y, W * x\rangle = \langle W^\top * y, x\rangle
+    """
     # Contiguous, because otherwise each convolution with it would copy it first.
     return weight.flip(2, 3).transpose(0, 1).contiguous()

@@ -20,12 +20,29 @@ def cosine_basis(size: int) -> Tensor:
 
 
 def to_cosine(images: Tensor) -> Tensor:
-    """Return the cosine transform of both axes of each channel, (B, C, S, S) to (B, C, S, S)."""
+    r"""Return the cosine transform of both axes of each channel, (B, C, S, S) to (B, C, S, S).
+
+    .. math:: y_{bc} = \Phi\, x_{bc}\, \Phi^\top
+
+    with :math:`\Phi` from :func:`cosine_basis`.
+    """
     basis = cosine_basis(images.shape[-1]).to(images)
     return basis @ images @ basis.T
 
 
 def filtered(images: Tensor, log_gain: Tensor) -> Tensor:
-    """Multiply each coefficient of the cosine transform of images (B, C, S, S) by its gain, of logarithm (C, S, S)."""
+    r"""Multiply each coefficient of the cosine transform of images by its gain.
+
+    .. math:: y_{bc} = \Phi^\top \big(e^{a_c} \odot \Phi\, x_{bc}\, \Phi^\top\big)\, \Phi
+
+    with :math:`\Phi` from :func:`cosine_basis`.
+
+    Arguments:
+        images: x, shape (B, C, S, S).
+        log_gain: a, the logarithms of the gains, shape (C, S, S).
+
+    Returns:
+        y with shape (B, C, S, S).
+    """
     basis = cosine_basis(images.shape[-1]).to(images)
     return basis.T @ (log_gain.exp() * (basis @ images @ basis.T)) @ basis

@@ -60,9 +60,20 @@ def describe(flow: Flow, x: Tensor, log_det: LogDet, batch_size: int, generator:
 
 
 def squared_gains(h: Map, x: Tensor, generator: Source) -> Tensor:
-    """Measure by how much h amplifies the square of small noise around images, shape (B, C, S, S), in each band: (B, BANDS).
+    r"""Measure by how much a map h amplifies the square of small noise v around images, in each frequency band.
 
-    The coefficients of the noise are 1 and -1, so that a filter's gains do not depend on the noise.
+    .. math:: \frac{\lVert h(x + v) - h(x - v) \rVert^2}{\lVert 2 v \rVert^2}
+
+    In a band, all cosine coefficients of the noise have the same size and random signs, so that a filter's gains do not
+    depend on the noise.
+
+    Arguments:
+        h: the map, from (B, C, S, S) to (B, C, S, S).
+        x: images, float64, shape (B, C, S, S).
+        generator: source of the signs.
+
+    Returns:
+        The squared gains, without a unit, shape (B, BANDS), the lowest frequencies first; see :func:`bands`.
     """
     basis, place = cosine_basis(x.shape[-1]).to(x), bands(x.shape[-1]).to(x.device)
     signs, found = draw_probe(x, "rademacher", generator), []
@@ -74,7 +85,7 @@ def squared_gains(h: Map, x: Tensor, generator: Source) -> Tensor:
 
 
 def bands(size: int) -> Tensor:
-    r"""Return the band of each pair (k, l) of frequencies of S x S pixels, from 0, shape (S, S).
+    r"""Return the band of each pair (k, l) of frequencies of S x S pixels, from 0, int64, shape (S, S).
 
     .. math:: b_{kl} = \Big\lfloor B\,\frac{\sqrt{k^2 + l^2}}{\sqrt2\,(S - 1)} \Big\rfloor
 

@@ -32,6 +32,7 @@ class WeightNormLinear(nn.Linear):
         self.gain = nn.Parameter(self.weight.detach().norm(dim=1, keepdim=True))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return y, (B, C) to (B, K)."""
         return F.linear(x, self.gain * F.normalize(self.weight, dim=1), self.bias)
 
 
@@ -53,7 +54,11 @@ class EncoderBlock(nn.Module):
             self.shortcut.append(nn.BatchNorm2d(channels_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the block's output, with shape (B, channels_out, ceil(S / stride), ceil(S / stride))."""
+        """Return the block's output for images x with shape (B, channels_in, S, S).
+
+        Returns:
+            Shape (B, channels_out, ceil(S / stride), ceil(S / stride)).
+        """
         y = self.norm2(self.conv2(F.elu(self.norm1(self.conv1(x)))))
         return F.elu(y + self.shortcut(x))
 

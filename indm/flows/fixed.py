@@ -66,26 +66,37 @@ class FixedFilter(ClosedFormFlow):
 
     @torch.no_grad()
     def fit(self, batches: Batches) -> None:
-        """Set the gains from the training images; the variances are added up in float64."""
+        """Set the gains from the training images, in batches (B, C, S, S); the variances are added up in float64."""
         variances = coefficient_variances(batches)
         scale = variances.pow(1 - 2 * self.exponent).mean().rsqrt()
         self.log_gain.copy_((scale * variances.pow(-self.exponent)).log())
 
     def map(self, x: Tensor) -> Tensor:
+        """Return z, (B, C, S, S) to (B, C, S, S)."""
         return filtered(x, self.log_gain)
 
     def unmap(self, z: Tensor) -> Tensor:
+        """Return x = C^T g^-1 C z, (B, C, S, S) to (B, C, S, S)."""
         return filtered(z, -self.log_gain)
 
     def volume(self) -> Tensor:
+        """Return the sum of all log g in nats, a scalar."""
         return self.log_gain.sum()
 
     def log_gains(self) -> Tensor:
+        """Return log g in nats, shape (C, S, S)."""
         return self.log_gain
 
 
 def coefficient_variances(batches: Batches) -> Tensor:
-    """Return the variance of each coefficient of the cosine transform over images, float64, shape (C, S, S)."""
+    """Return the variance over images of each coefficient of their cosine transform.
+
+    Arguments:
+        batches: passes over the images, in batches (B, C, S, S).
+
+    Returns:
+        The variances, float64, shape (C, S, S).
+    """
     count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for x in batches():
         coefficients = to_cosine(x.double())

@@ -116,7 +116,7 @@ def branch_and_estimate(
         kept_elements: the most elements K B S^2 of a hidden layer at which all hidden values are kept for the gradients.
 
     Returns:
-        g(x) with shape (B, C, S, S), and e with shape (b,).
+        g(x) with shape (B, C, S, S), and e with shape (b,), of which only the gradient, in nats, is meaningful.
 
     Raises:
         RuntimeError: from autograd, if a second derivative is requested.
@@ -317,7 +317,7 @@ def patches(x: Tensor) -> Tensor:
         U x with shape (9 C, B P), P = S^2.
     """
     size = x.shape[-1]
-    # Strided views, copied once, because F.unfold takes 4 to 7 times as long for images of 14 x 14 pixels or more.
+    # Strided views, copied once, because F.unfold is slower for all but the smallest images.
     windows = F.pad(x.transpose(0, 1), (KERNEL // 2,) * 4).unfold(2, size, 1).unfold(3, size, 1)  # (C, B, 3, 3, S, S)
     return windows.movedim(1, 3).flatten(0, 2).flatten(1)
 
@@ -334,7 +334,7 @@ def fold(columns: Tensor, size: int) -> Tensor:
     Returns:
         :math:`U^\top y` with shape (B, C, S, S).
     """
-    # Rows are shifted and added up, then columns, because F.fold takes 1.2 to 5 times as long.
+    # Rows are shifted and added up, then columns, because F.fold is slower.
     channels, batch = len(columns) // KERNEL**2, columns.shape[1] // size**2
     shifted = columns.view(channels, KERNEL, KERNEL, batch, size, size)
     rows = shifted[:, :, 1].clone()

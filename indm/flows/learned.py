@@ -42,6 +42,7 @@ class ClosedFormFlow(Flow):
         raise NotImplementedError
 
     def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
+        """Return z with shape (B, C, S, S) and the volume of every image in nats with shape (B,); see :meth:`Flow.forward`."""
         self._check_shape(x)
         value = x.new_zeros(len(x))
         return self.map(x), value if log_det == "none" else value + self.volume()
@@ -50,5 +51,6 @@ class ClosedFormFlow(Flow):
     def inverse(
         self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
+        """Return x in closed form, (B, C, S, S) to (B, C, S, S); see :meth:`Flow.inverse`."""
         self._check_shape(z)
         return self.unmap(z)

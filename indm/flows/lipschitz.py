@@ -20,7 +20,9 @@ FEW_ELEMENTS = 2**14
 
 
 class LipschitzConv2d(nn.Conv2d):
-    """A convolution of S x S images with zero padding that keeps their size; ``coefficient`` bounds its Lipschitz constant.
+    """A convolution of images, (B, C, S, S) to (B, K, S, S), with zero padding that keeps their size.
+
+    :func:`bounded_weights` bounds its Lipschitz constant by ``coefficient``.
 
     Arguments:
         channels_in: C, channels of the input.
@@ -75,10 +77,12 @@ class LinfConv2d(LipschitzConv2d):
     dual = 1
 
     def norm(self) -> Tensor:
+        """Return the norms of the output channels, shape (K, 1, 1, 1)."""
         return self.norms([self], self.weight)
 
     @classmethod
     def norms(cls, convs: Sequence[Self], weights: Tensor) -> Tensor:
+        """Return the norms, (n, K, C, kernel_size, kernel_size) to (n, K, 1, 1, 1)."""
         return weights.abs().sum(dim=(-3, -2, -1), keepdim=True)
 
 
@@ -112,13 +116,14 @@ class SpectralConv2d(LipschitzConv2d):
         self.update_norms(iterations=30)
 
     def norm(self) -> Tensor:
+        """Return sigma, a scalar."""
         return self._map(self.v, adjoint=self.adjoint).norm()
 
     @torch.no_grad()
     def update_norms(self, iterations: int = 6) -> None:
         """Replace v by the best vector of the Krylov space v, W^T W v, (W^T W)^2 v, ... (Lanczos).
 
-        It costs as much as power iteration, but still finds the largest singular value if others are close to it.
+        It needs as many convolutions as power iteration, but still finds the largest singular value if others are close to it.
         """
         basis = _unit(self.v).reshape(1, -1)
         images = []
@@ -143,7 +148,7 @@ BOUNDS: dict[Bound, type[LipschitzConv2d]] = {"linf": LinfConv2d, "spectral": Sp
 
 
 def bounded_weights(convs: Sequence[LipschitzConv2d]) -> list[Tensor]:
-    """Return W_c for each convolution, with shape (K, C, kernel_size, kernel_size).
+    """Return W_c of each convolution, with shape (K, C, kernel_size, kernel_size).
 
     Convolutions of one shape are bounded together, because a few calls take less time than many.
     """

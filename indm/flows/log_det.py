@@ -63,9 +63,16 @@ class Contraction(NamedTuple):
 
 
 def exact_log_det(vjp: VectorJacobian, x: Tensor) -> Tensor:
-    """Return log|det(I + J)| exactly, with shape (B,), from all D rows of J, in the dtype of ``x``.
+    """Compute log|det(I + J)| exactly, from all D rows of J.
 
     The D * B vector-Jacobian products are computed in pieces that take a few rows from all samples.
+
+    Arguments:
+        vjp: the product v -> J^T v.
+        x: samples of D entries, shape (B, ...).
+
+    Returns:
+        log|det(I + J)| in nats, with shape (B,), in the dtype of ``x``.
     """
     basis = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
     pieces = basis.split(-(-SAMPLES // len(x)))
@@ -125,11 +132,19 @@ def _terms(scale: Tensor, c: float, tolerance: float) -> int:
 
 @torch.no_grad()
 def neumann_vector(vjp: VectorJacobian, probe: Tensor, coefficients: Sequence[float]) -> Tensor:
-    r"""Return w, with the shape of ``probe``, for the estimate of a gradient (Residual Flows, theorem 2).
+    r"""Return the vector w that estimates the gradient of log|det(I + J)| (Residual Flows, theorem 2).
 
     It does not carry a gradient, because the theorem holds it constant.
 
     .. math:: w = v + \sum_{k=1}^{n} (-1)^k c_k (J^\top)^k v, \qquad E[w v^\top] = (I + J)^{-\top}
+
+    Arguments:
+        vjp: the product v -> J^T v.
+        probe: v, shape (B, ...).
+        coefficients: c_1, ..., c_n from :func:`roulette_coefficients`.
+
+    Returns:
+        w with shape (B, ...).
     """
     product = w = probe
     for k, coefficient in enumerate(coefficients, start=1):

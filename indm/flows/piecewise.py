@@ -26,6 +26,7 @@ class PiecewiseCurve(Flow):
     log_slope: Tensor
 
     def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
+        """Return z with shape (B, C, S, S) and log|det dz/dx| in nats with shape (B,); see :meth:`Flow.forward`."""
         self._check_shape(x)
         slopes, starts = self._intervals()
         k = ((x + 1) * (INTERVALS / 2)).floor().clamp(0, INTERVALS - 1).long()
@@ -36,6 +37,7 @@ class PiecewiseCurve(Flow):
     def inverse(
         self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
+        """Return x in closed form, (B, C, S, S) to (B, C, S, S); see :meth:`Flow.inverse`."""
         self._check_shape(z)
         slopes, starts = self._intervals()
         k = (torch.searchsorted(starts, z.contiguous(), right=True) - 1).clamp(0, INTERVALS - 1)

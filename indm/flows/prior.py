@@ -24,14 +24,14 @@ from indm.flows.encoder import WeightNormLinear
 
 
 class PriorLayer(nn.Module):
-    """An invertible map of vectors."""
+    """An invertible map of vectors without a unit."""
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the image of h, with shape (B, F), and log|det|."""
+        """Return the image e of h, (B, F) to (B, F), and log|det de/dh| in nats, a scalar or with shape (B,)."""
         raise NotImplementedError
 
     def inverse(self, e: Tensor) -> Tensor:
-        """Return the h whose image is e, with shape (B, F)."""
+        """Return the h whose image is e, (B, F) to (B, F)."""
         raise NotImplementedError
 
 
@@ -44,19 +44,21 @@ class ActNorm(PriorLayer):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return e, (B, F) to (B, F), and the sum of s in nats, a scalar."""
         return h * self.log_scale.exp() + self.bias, self.log_scale.sum()
 
     def inverse(self, e: Tensor) -> Tensor:
+        """Return h = exp(-s) (e - b), (B, F) to (B, F)."""
         return (e - self.bias) * (-self.log_scale).exp()
 
 
 class InvertibleLinear(PriorLayer):
-    """e = W h, with W orthogonal at first.
+    """e = W h, with W orthogonal at first, shape (F, F).
 
     Arguments:
         features: F.
-        frozen_inverse: whether :meth:`inverse` always multiplies by the inverse of the *first* W, kept as a buffer; this is
-            no longer the inverse once W has changed.
+        frozen_inverse: whether :meth:`inverse` always multiplies by the inverse of the *first* W, kept as a buffer. It differs
+            from the inverse of W as soon as W changes.
     """
 
     frozen_inverse: Tensor | None
@@ -67,9 +69,11 @@ class InvertibleLinear(PriorLayer):
         self.register_buffer("frozen_inverse", self.weight.detach().inverse() if frozen_inverse else None)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return e, (B, F) to (B, F), and log|det W| in nats, a scalar."""
         return F.linear(h, self.weight), torch.linalg.slogdet(self.weight).logabsdet
 
     def inverse(self, e: Tensor) -> Tensor:
+        """Return e times :meth:`inverse_weight`, (B, F) to (B, F)."""
         return F.linear(e, self.inverse_weight())
 
     def inverse_weight(self) -> Tensor:
@@ -104,11 +108,13 @@ class Coupling(PriorLayer):
             nn.init.zeros_(cast(nn.Linear, layer).bias)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return e, (B, F) to (B, F), and the sum of log s in nats, shape (B,)."""
         given, moved = self._split(h)
         shift, scale = self._affine(given)
         return self._join(given, scale * moved + shift), scale.log().sum(1)
 
     def inverse(self, e: Tensor) -> Tensor:
+        """Return h, with h_2 = (e_2 - m(e_1)) / s(e_1), (B, F) to (B, F)."""
         given, moved = self._split(e)
         shift, scale = self._affine(given)
         return self._join(given, (moved - shift) / scale)
@@ -159,7 +165,7 @@ class PriorFlow(nn.Module):
             yield from cast(list[PriorLayer], step)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Return f(h), with shape (B, F), and log|det df/dh|, with shape (B,)."""
+        """Return f(h), (B, F) to (B, F), and log|det df/dh| in nats, shape (B,)."""
         total = h.new_zeros(h.shape[0])
         for layer in self.layers():
             h, log_det = layer(h)
@@ -167,17 +173,20 @@ class PriorFlow(nn.Module):
         return h, total
 
     def inverse(self, e: Tensor) -> Tensor:
-        """Return f^-1(e), with shape (B, F), which is a draw from the prior if e is standard normal."""
+        """Return f^-1(e), (B, F) to (B, F), which is a draw from the prior if e is standard normal."""
         for layer in reversed(list(self.layers())):
             e = layer.inverse(e)
         return e
 
     def log_prob(self, h: Tensor) -> Tensor:
-        """Return log p(h) in nats, with shape (B,)."""
+        """Return log p(h) in nats, (B, F) to (B,)."""
         e, log_det = self(h)
         return log_standard_normal(e) + log_det
 
 
 def log_standard_normal(e: Tensor) -> Tensor:
-    """Return log N(e; 0, I), with shape (B,)."""
+    r"""Return the log-density of a standard normal vector in nats, (B, F) to (B,).
+
+    .. math:: \log \mathcal N(e; 0, I) = -\tfrac12 \sum_i (e_i^2 + \log 2\pi)
+    """
     return -(e.square() + math.log(2 * math.pi)).sum(1) / 2

@@ -6,8 +6,8 @@ each process therefore draws the whole batch and takes its :class:`Share`. On ot
 the numbers depend on neither the number of processes nor the micro-batches.
 
 A draw on a device takes one call per image, so the flow requests the probes of all its blocks at once
-(:func:`draw_series`). A counter-based generator written in tensor operators would need one call for all images, but about a
-hundred operators, each of which reads and writes as many integers as there are draws.
+(:func:`draw_series`). A counter-based generator written in tensor operators would need one call for all images, but that call
+has many operators, each of which reads and writes as many integers as there are draws.
 """
 
 import math
@@ -54,7 +54,7 @@ class PerImage:
         return torch.stack([torch.rand(shape, generator=g, dtype=dtype, device=self.device) for g in self.generators])
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Draw from N(0, 1) for every image; see :meth:`uniform`."""
+        r"""Draw from N(0, 1) for every image, with ``shape`` per image: (B, \*shape)."""
         return torch.stack([torch.randn(shape, generator=g, dtype=dtype, device=self.device) for g in self.generators])
 
 
@@ -73,7 +73,16 @@ def draw_roulette(mean: float, generator: Source) -> int:
 
 
 def draw_probe(x: Tensor, probe: Probe, generator: Source) -> Tensor:
-    """Draw v with independent entries of mean 0 and variance 1, N(0, 1) or -1/+1, with the shape of ``x``."""
+    """Draw v with independent entries of mean 0 and variance 1, N(0, 1) or -1/+1.
+
+    Arguments:
+        x: gives the shape (B, ...), the dtype and the device; its values are not used.
+        probe: the distribution.
+        generator: source of the draw; torch's global generator if None.
+
+    Returns:
+        v with shape (B, ...).
+    """
     if isinstance(generator, Share):
         whole = x.new_empty(1).expand(generator.size, *x.shape[1:])
         return draw_probe(whole, probe, generator.generator)[generator.samples]
@@ -89,7 +98,18 @@ def draw_probe(x: Tensor, probe: Probe, generator: Source) -> Tensor:
 
 
 def draw_series(x: Tensor, count: int, mean: float, probe: Probe, generator: Source) -> Iterator[tuple[int, Tensor]]:
-    """Yield :func:`draw_roulette` and :func:`draw_probe` for each of ``count`` series; probes have the shape of ``x``."""
+    """Yield the draws of :func:`draw_roulette` and :func:`draw_probe` for each of ``count`` series.
+
+    Arguments:
+        x: gives the shape (B, ...), the dtype and the device of a probe; its values are not used.
+        count: number of series.
+        mean: mean of the Poisson number.
+        probe: distribution of the probes.
+        generator: source of the draws; torch's global generator if None.
+
+    Yields:
+        The Poisson number, and the probe with shape (B, ...).
+    """
     if isinstance(generator, PerImage):
         probes = draw_probe(x.new_empty(1).expand(len(x), count, math.prod(x.shape[1:])), probe, generator)
         yield from ((draw_roulette(mean, generator), v.reshape(x.shape)) for v in probes.unbind(1))

@@ -11,9 +11,9 @@ whose constant is the same for all readings. A reading therefore explains the ne
 .. math:: \Delta = \frac1{2 D \ln 2} \int \big(\|\epsilon_\theta^{\text{described}} - \epsilon\|^2
     - \|\epsilon_\theta - \epsilon\|^2\big)\, \mathrm d\log\rho^{-2}
 
-bits/dim, over the ratios that both diffusions have; huge errors are cut off, so that it is at least as large. Few draws select
-readings, and other draws decide between the selected ones and the description, so that the selection does not favour a reading by
-chance.
+bits/dim, over the ratios that both diffusions have. Huge errors are cut off, so that a few of them do not hide the others. Few
+draws select readings, and other draws decide between the selected readings and the description, so that the selection does not
+favour a reading by chance.
 
 References:
     | Variational Diffusion Models (Kingma et al., 2021), https://arxiv.org/abs/2107.00630, equation 18
@@ -95,8 +95,8 @@ class Draws:
     """Images with noise at random ratios, the same for all readings.
 
     Arguments:
-        x: images in [-1, 1], shape (N, *).
-        noise: shape (N, *).
+        x: the image of each of N draws, in [-1, 1], shape (N, *).
+        noise: standard normal noise, shape (N, *).
         log_ratio: logarithms of the ratios of noise to data, shape (N,), float64.
         images: number of different images; the draws of an image follow one another.
     """
@@ -121,7 +121,7 @@ def compare_readings(
         generator: source of all draws, on the CPU.
 
     Returns:
-        The best of the other readings.
+        The description against the best of the other readings.
     """
     trial = Trial(network, described, eps, batch_size)
     others = [*other_readings(described, x.device)]
@@ -163,7 +163,17 @@ class Trial:
         self.first, self.last = _log_ratios(described, eps)
 
     def draws(self, x: Tensor, images: int, ratios: int, generator: Generator) -> Draws:
-        """Draw noise at stratified ratios for the first images."""
+        """Draw noise at stratified ratios for the first images.
+
+        Arguments:
+            x: dequantised images in [-1, 1], shape (N, *).
+            images: the largest number of images.
+            ratios: number of ratios for each image.
+            generator: source of all draws, on the CPU.
+
+        Returns:
+            The draws, as many as images times ratios.
+        """
         images = min(images, len(x))
         x = x[:images].repeat_interleave(ratios, 0)
         uniform = torch.rand(len(x), generator=generator, dtype=torch.float64)
@@ -173,9 +183,17 @@ class Trial:
         return Draws(x, noise.to(x.device), log_ratio.to(x.device), images)
 
     def errors(self, others: Iterable[Reading], draws: Draws) -> tuple[Tensor, dict[Reading, Tensor]]:
-        """Return the squared error at each draw, (N,), of the description and of other readings, NaN beyond their diffusion.
+        """Return the squared error of the noise prediction at each draw, for the description and for other readings.
 
         Where the description gives no finite number, its error is infinite; other readings that give none are left out.
+
+        Arguments:
+            others: the other readings.
+            draws: N draws.
+
+        Returns:
+            The errors of the description, shape (N,), float64, and the errors of each other reading, shape (N,), float64, NaN
+            beyond its diffusion.
         """
         outputs: dict[Any, Tensor | None] = {}
         base = self._error(self.described, draws, outputs)
@@ -220,7 +238,16 @@ class Trial:
         return found if found.shape == z.shape else None
 
     def ranks(self, base: Tensor, others: Mapping[Reading, Tensor], draws: Draws) -> dict[Reading, float]:
-        """Return the gain of each reading over the ratios that all of their diffusions have, so that they can be compared."""
+        """Return the gain of each reading over the ratios that all of their diffusions have, so that the gains can be compared.
+
+        Arguments:
+            base: errors of the description, shape (N,).
+            others: errors of other readings, shape (N,) each, NaN beyond their diffusions.
+            draws: the N draws.
+
+        Returns:
+            The mean gain over images in bits/dim, by reading.
+        """
         has_all = torch.stack([base, *others.values()]).isnan().logical_not().all(0)
         return {
             other: float(self.gains(base.where(has_all, torch.nan), error, draws).mean())
@@ -228,9 +255,21 @@ class Trial:
         }
 
     def gains(self, base: Tensor, other: Tensor, draws: Draws) -> Tensor:
-        """Return the bits/dim by which another reading is better, from the errors of each draw, (N,), for each image.
+        r"""Return by how much another reading is better than the description.
 
-        It is at least so many, because large errors count as :data:`MOST`.
+        .. math:: \Delta = \frac{\log\rho_T - \log\rho_\epsilon}{D \ln 2}
+            \,\Big\langle \|\epsilon_\theta^{\text{described}} - \epsilon\|^2 - \|\epsilon_\theta - \epsilon\|^2 \Big\rangle
+
+        with the mean over the draws of an image. A large error counts at most as :data:`MOST` times the error of an output of
+        0, and a draw beyond either diffusion counts as no difference.
+
+        Arguments:
+            base: errors of the description, shape (N,).
+            other: errors of the other reading, shape (N,), NaN beyond its diffusion.
+            draws: the N draws of I images.
+
+        Returns:
+            The gain of each image in bits/dim, shape (I,), float64.
         """
         largest = MOST * squared_norm(draws.noise).double()
         difference = base.minimum(largest) - other.minimum(largest)

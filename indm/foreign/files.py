@@ -13,13 +13,16 @@ Images = NDArray[np.uint8]
 
 
 def read_images(path: Path) -> NDArray[Any]:
-    """Read images (N, C, H, W) from a folder of PNG files, in the order of their paths, or an array from an .npy file.
+    """Read images from a folder of PNG files, in the order of their paths, or an array from an .npy file.
 
     Subfolders, such as one for each class, are read too; hidden files are not.
 
+    Returns:
+        From a folder, levels of 256, uint8, shape (N, C, H, W); from a file, its array, whose shape is not checked.
+
     Raises:
-        DataError: if the file is not an array, the folder has a file that is not PNG, or the images are missing, damaged, neither
-            grey nor RGB with 8 bits, or of several shapes.
+        DataError: if the file is not an array, the folder has a file that is not PNG, or the images are missing, damaged,
+            neither grey nor RGB with 8 bits, or of several shapes.
     """
     if path.is_dir():
         return _read_folder(path)

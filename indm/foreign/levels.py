@@ -62,6 +62,10 @@ def _array(images: Tensor | ArrayLike) -> NDArray[Any]:
 def check_count(pixels: Tensor, levels: int) -> None:
     """Refuse images with far fewer levels than stated, on which bits/dim depend.
 
+    Arguments:
+        pixels: images as levels, shape (N, *).
+        levels: the stated number of levels.
+
     Raises:
         DataError: if there are at most an eighth, although there are four pixels or more for each level.
     """

@@ -54,7 +54,7 @@ class Foreign:
         return LinearPath(self.sde)
 
     def flow(self, x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Return images (B, *) as they are, and log-determinants of 0, shape (B,)."""
+        """Return images (B, *) as they are, and log-determinants of 0 in nats, shape (B,)."""
         return x, x.new_zeros(len(x))
 
 

@@ -60,7 +60,7 @@ def check_network(network: Network, sde: SDE, kind: str, x: Tensor, generator: G
         network: the network.
         sde: the diffusion.
         kind: the network's convention.
-        x: dequantised images, shape (B, *), B at least 2.
+        x: dequantised images in the range of the network's data, shape (B, *), B at least 2.
         generator: source of the noise, on the CPU.
 
     Returns:

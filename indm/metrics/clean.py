@@ -51,11 +51,11 @@ class CleanExtractor(FeatureExtractorBase):
         return ("2048",)
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Resize an image, levels 0 … 255, (3, H, W) to (3, 299, 299)."""
+        """Resize an image without rounding, levels 0 … 255, uint8 (3, H, W) to float32 (3, 299, 299)."""
         return np.ascontiguousarray(self.resizer(image.transpose(1, 2, 0)).transpose(2, 0, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Extract features (B, 2048), float32, from resized images (B, 3, 299, 299), levels 0 … 255."""
+        """Extract features (B, 2048), float32, from resized images (B, 3, 299, 299), float32, levels 0 … 255."""
         return (self.network(NORMALISE[self.mode](images)).flatten(1).float(),)
 
 

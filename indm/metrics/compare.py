@@ -34,8 +34,8 @@ def compare(
 
     Arguments:
         generated: features, shape (N, F).
-        logits: logits of the generated images, shape (N, classes).
-        reference: the reference, from M images.
+        logits: logits of the generated images, shape (N, classes), in nats.
+        reference: the reference, from M images, with F features.
         kid_subsets: number of subsets for KID.
         kid_subset_size: number of images in a subset, at most N and M.
         is_splits: number of splits for the inception score, at most N.
@@ -46,7 +46,8 @@ def compare(
 
     Returns:
         ``fid``, ``kid``, ``is``, ``confidence``, ``precision``, ``recall``, each with ``_se``, ``fid_formula``,
-        ``prc_generated`` and ``prc_reference``. Metrics that need the reference's features are ``None`` without them.
+        ``prc_generated`` and ``prc_reference``. No metric has a unit. Metrics that need the reference's features are ``None``
+        without them.
 
     Raises:
         DataError: if there are too few images.
@@ -74,10 +75,20 @@ def compare(
 def distances(
     generated: Tensor, reference: Reference, *, kid_subsets: int, kid_subset_size: int, bootstrap: int, seed: int
 ) -> dict[str, Any]:
-    """Measure FID and KID, with standard errors over the generated images for a fixed reference; see :func:`compare`.
+    """Measure FID and KID, with standard errors over the generated images for a fixed reference.
+
+    Arguments:
+        generated: features, shape (N, F).
+        reference: the reference, from M images, with F features.
+        kid_subsets, kid_subset_size, bootstrap: see :func:`compare`.
+        seed: seed of the subsets and the bootstrap.
 
     Returns:
-        ``fid`` and ``kid``, each with ``_se``, and ``fid_formula``; KID is ``None`` if the reference has no features.
+        ``fid`` and ``kid``, which have no unit, each with ``_se``, and ``fid_formula``; KID is ``None`` if the reference has
+        no features.
+
+    Raises:
+        ValueError: if a subset for KID is larger than N or M.
     """
     value, formula = frechet(generated, reference)
     error = bootstrap_fid(generated, reference, bootstrap, np.random.default_rng(seed))
@@ -95,10 +106,13 @@ def compare_clean(mode: str, generated: Tensor, reference: Reference, *, bootstr
 
     Arguments:
         mode: a key of :data:`~indm.metrics.clean.MODES`.
+        generated: features, shape (N, 2048).
         reference: the reference; only its statistics are needed.
+        bootstrap: number of bootstrap draws for the standard error.
+        seed: seed of the bootstrap.
 
     Returns:
-        ``<mode>_fid``, with ``_se`` and ``_formula``.
+        ``<mode>_fid``, which has no unit, with ``_se`` and ``_formula``.
     """
     value, formula = frechet_clean(generated, reference)
     error = bootstrap_fid(generated, reference, bootstrap, np.random.default_rng(seed))
@@ -122,6 +136,6 @@ def protocol(
 
 
 def halves(count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Split the indices 0 … count - 1 into two random halves of equal size."""
+    """Split the indices 0 … count - 1 into two random halves of equal size, each with shape (floor(count / 2),)."""
     order = np.random.default_rng(seed).permutation(count)
     return order[: count // 2], order[count // 2 : 2 * (count // 2)]

@@ -27,8 +27,8 @@ def fid_draws(generated: Tensor, reference: Reference, draws: int, seed: int) ->
     """Compute FID of generated features and of their bootstrap draws, which are the same for any two sets of equal size.
 
     Because the draws are paired, they give the standard error of the difference between two FIDs whose images come from the
-    same noise, or differ only in their rounding: the standard deviation of the differences of their draws, which is far
-    below the standard error of either FID.
+    same noise, or differ only in their rounding: the standard deviation of the differences of their draws, from which the
+    noise that both FIDs share cancels.
 
     Arguments:
         generated: features, shape (N, F).
@@ -37,7 +37,7 @@ def fid_draws(generated: Tensor, reference: Reference, draws: int, seed: int) ->
         seed: seed of the draws.
 
     Returns:
-        FIDs, shape (1 + B,).
+        FIDs, which have no unit, shape (1 + B,): first the FID of all features, each counted once.
     """
     count = len(generated)
     rng = np.random.default_rng(seed)
@@ -55,7 +55,7 @@ def fid_by_size(generated: Tensor, reference: Reference, sizes: Sequence[int], r
         repeats: number R of groups.
 
     Returns:
-        FIDs, shape (R, S): the rows are independent, but the entries of a row are not.
+        FIDs, which have no unit, shape (R, S): the rows are independent, but the entries of a row are not.
 
     Raises:
         ValueError: if the largest size does not fit in a group.
@@ -90,7 +90,7 @@ def extrapolate(sizes: Sequence[int], fids: NDArray[np.float64]) -> NDArray[np.f
         fids: FIDs, shape (R, S).
 
     Returns:
-        :math:`\mathrm{FID}_\infty`, shape (R,).
+        :math:`\mathrm{FID}_\infty`, which has no unit, shape (R,).
 
     References:
         | Effectively Unbiased FID and Inception Score and Where to Find Them (Chong & Forsyth, 2020)
@@ -108,7 +108,7 @@ def pixel_features(extractor: FeatureExtractorBase, pixels: Tensor, device: torc
         device: where to extract.
 
     Returns:
-        Features (N, F) on the CPU.
+        Features, shape (N, F), on the CPU, float32 from Inception and float64 from other extractors.
     """
     extractor = extractor.to(device)
     inception = isinstance(extractor, FeatureExtractorInceptionV3)
@@ -134,7 +134,7 @@ def _inception_forward(extractor: FeatureExtractorInceptionV3, pixels: Tensor) -
 
 
 def jpeg(images: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """Store images (N, 3, H, W) as JPEG with Pillow's ``quality`` and read them again."""
+    """Store images, levels 0 … 255, shape (N, 3, H, W), as JPEG with Pillow's ``quality``, and read them again."""
     return np.stack([_jpeg(image.transpose(1, 2, 0), quality).transpose(2, 0, 1) for image in images])
 
 

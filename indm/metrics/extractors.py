@@ -60,8 +60,8 @@ EXTRACTORS = {"digits-cnn": _plain, "patches-cnn": _plain, "fashion-cnn": _plain
 class SmallClassifier(nn.Module):
     """A convolutional classifier whose last hidden layer gives 64 features.
 
-    The features are divided by ``scale``, their root mean square on the training split, so that they are in the range for
-    which KID's cubic kernel was designed.
+    The features, which have no unit, are divided by the scalar ``scale``, their root mean square on the training split, so
+    that they are in the range for which KID's cubic kernel was designed. Before :meth:`fit_scale`, ``scale`` is 1.
 
     Arguments:
         classes: number of classes.
@@ -77,20 +77,26 @@ class SmallClassifier(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def features(self, images: Tensor) -> Tensor:
-        """Extract features (B, 64) from uint8 images (B, 3, H, W)."""
+        """Extract features, shape (B, 64), from images, levels 0 … 255, uint8, shape (B, 3, H, W)."""
         return self.body(images.float() / 127.5 - 1) / self.scale
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify uint8 images (B, 3, H, W): logits (B, classes)."""
+        """Classify images, levels 0 … 255, uint8, shape (B, 3, H, W): logits in nats, shape (B, classes)."""
         return self.logits(self.features(images))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Classify features (B, 64): logits (B, classes)."""
+        """Classify features, shape (B, 64): logits in nats, shape (B, classes)."""
         return self.head(features * self.scale)
 
     @torch.no_grad()
     def fit_scale(self, images: Tensor) -> None:
-        """Set ``scale`` from the training images, uint8, shape (N, 3, H, W)."""
+        r"""Set ``scale`` so that the features f of the training images have the root mean square 1.
+
+        .. math:: s \leftarrow s\,\Big(\frac{1}{64 N} \sum_{i=1}^N \|f(x_i)\|^2\Big)^{1/2}
+
+        Arguments:
+            images: x, levels 0 … 255, uint8, shape (N, 3, H, W).
+        """
         self.scale.mul_(_in_batches(self.features, images).square().mean().sqrt())
 
 
@@ -108,8 +114,8 @@ def train_classifier(
     """Train a classifier in place with Adam and a linearly falling learning rate.
 
     Arguments:
-        images: training images, uint8, shape (N, 3, H, W).
-        labels: their classes, shape (N,), int64.
+        images: training images, levels 0 … 255, uint8, shape (N, 3, H, W).
+        labels: their classes, from 0, int64, shape (N,).
         batch_size: images in a batch, drawn with replacement.
 
     Raises:
@@ -147,7 +153,12 @@ def _check_trained(classifier: SmallClassifier, images: Tensor, lr: float) -> No
 
 @torch.no_grad()
 def accuracy(classifier: SmallClassifier, images: Tensor, labels: Tensor) -> float:
-    """Return the share of images, uint8, shape (N, 3, H, W), that the classifier labels correctly."""
+    """Return the share of images that the classifier labels correctly.
+
+    Arguments:
+        images: levels 0 … 255, uint8, shape (N, 3, H, W).
+        labels: their classes, from 0, shape (N,).
+    """
     return (_in_batches(classifier, images).argmax(1) == labels).float().mean().item()
 
 
@@ -178,7 +189,11 @@ class ClassifierExtractor(FeatureExtractorBase):
         return False
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Extract features (B, 64) and logits (B, classes), float64, from uint8 images (B, 3, H, W)."""
+        """Extract features, shape (B, 64), and logits in nats, shape (B, classes), both float64.
+
+        Arguments:
+            images: levels 0 … 255, uint8, shape (B, 3, H, W).
+        """
         features = self.classifier.features(images)
         return features.double(), self.classifier.logits(features).double()
 
@@ -189,7 +204,7 @@ def build_extractor(name: str, classifier: SmallClassifier) -> FeatureExtractorB
 
 
 INCEPTION_FEATURES = 2048
-# The inception score has always used the logits without their bias.
+# The inception score takes the logits without their bias, as its authors' code does.
 INCEPTION_LAYERS = (str(INCEPTION_FEATURES), "logits_unbiased")
 INCEPTION = {"inception-v3-compat": inception_weights, "inception-v3-random": random_weights}
 """The source of each Inception extractor's weights; random weights stand in on machines without the file."""

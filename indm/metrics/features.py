@@ -18,11 +18,11 @@ from indm.process import float32_products
 
 
 class ImageArray(Dataset[Tensor]):
-    """Images as torch-fidelity takes them, uint8 (3, H, W), one at a time; the array may be memory-mapped.
+    """Images as torch-fidelity takes them, levels 0 … 255, uint8 (3, H, W), one at a time; the array may be memory-mapped.
 
     Arguments:
-        images: levels, uint8, shape (N, C, H, W).
-        levels: number of levels.
+        images: levels 0 … L - 1, uint8, shape (N, C, H, W), C = 1 or 3.
+        levels: number of levels L.
     """
 
     def __init__(self, images: NDArray[np.uint8], levels: int) -> None:
@@ -35,12 +35,17 @@ class ImageArray(Dataset[Tensor]):
         return torch.from_numpy(self.image(index))
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Return an image, levels 0 … 255."""
+        """Return an image, levels 0 … 255, uint8, shape (3, H, W)."""
         return to_uint8(self.images[index : index + 1], self.levels)[0]
 
 
 class ResizedArray(ImageArray):
-    """Images as clean-fid's networks take them, float32 (3, 299, 299), one at a time."""
+    """Images as clean-fid's networks take them, levels 0 … 255, float32 (3, 299, 299), one at a time.
+
+    Arguments:
+        images, levels: see :class:`ImageArray`.
+        extractor: the extractor that resizes them.
+    """
 
     def __init__(self, images: NDArray[np.uint8], levels: int, extractor: CleanExtractor) -> None:
         super().__init__(images, levels)
@@ -57,13 +62,13 @@ def features(
 
     Arguments:
         extractor: a torch-fidelity extractor.
-        images: levels, uint8, shape (N, C, H, W); an array or a memory map.
-        levels: number of levels of the images.
+        images: levels 0 … L - 1, uint8, shape (N, C, H, W), C = 1 or 3; an array or a memory map.
+        levels: number of levels L of the images.
         device: where to extract; the CPU if ``None``.
 
     Returns:
-        Each layer that the extractor was built for, (N, F), on the CPU: float32 from Inception, which halves the 800 MB for
-        50,000 images, and float64 from other extractors.
+        Each layer that the extractor was built for, shape (N, F), on the CPU: float32 from Inception, because float64 would
+        take twice the memory, and float64 from other extractors.
     """
     resized = isinstance(extractor, CleanExtractor)
     dataset = ResizedArray(images, levels, extractor) if resized else ImageArray(images, levels)

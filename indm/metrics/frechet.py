@@ -22,7 +22,7 @@ from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 Statistics = dict[str, NDArray[np.float64]]
 """``mu`` (F,) and ``sigma`` (F, F), named as in torch-fidelity."""
 BLOCK = 4096
-# Up to this number of features torch-fidelity's general eigenvalues cost milliseconds, so that the bootstrap uses them too.
+# Up to this number of features, torch-fidelity's general eigenvalues are cheap enough for every draw of the bootstrap.
 GENERAL = 256
 # Methods for the trace of the root.
 FORMULAS = {
@@ -47,7 +47,7 @@ class Reference:
 
     @classmethod
     def of(cls, features: Tensor) -> "Reference":
-        """Make a reference from features (M, F)."""
+        """Make a reference from features, shape (M, F), on the CPU."""
         return cls(statistics(features), features)
 
     @cached_property
@@ -57,14 +57,17 @@ class Reference:
 
 
 def statistics(features: Tensor, counts: NDArray[np.intp] | None = None) -> Statistics:
-    """Compute mean and unbiased covariance in float64, from features that may be float32.
+    r"""Compute mean and unbiased covariance in float64, from features that may be float32.
+
+    .. math:: \mu = \frac1n \sum_i w_i f_i, \qquad \Sigma = \frac{1}{n - 1} \sum_i w_i (f_i - \mu)(f_i - \mu)^\top, \qquad
+        n = \sum_i w_i
 
     Arguments:
-        features: shape (N, F).
-        counts: weight of each row, shape (N,); 1 for all rows if ``None``.
+        features: f, shape (N, F), on the CPU.
+        counts: w, the weight of each row, shape (N,); 1 for all rows if ``None``.
 
     Returns:
-        The statistics, as torch-fidelity's ``fid_features_to_statistics`` gives them.
+        ``mu``, shape (F,), and ``sigma``, shape (F, F), as torch-fidelity's ``fid_features_to_statistics`` gives them.
     """
     total = len(features) if counts is None else int(counts.sum())
     mu = np.zeros(features.shape[1])
@@ -99,7 +102,7 @@ def frechet(generated: Tensor, reference: Reference) -> tuple[float, str]:
         reference: the other set.
 
     Returns:
-        The distance, and the key in ``FORMULAS`` of the method used; all methods agree up to rounding.
+        The distance, which has no unit, and the key in ``FORMULAS`` of the method used; all methods agree up to rounding.
 
     References:
         | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017)
@@ -111,14 +114,30 @@ def frechet(generated: Tensor, reference: Reference) -> tuple[float, str]:
 
 
 def frechet_general(first: Statistics, second: Statistics) -> float:
-    """Compute the Fréchet distance between two Gaussians by torch-fidelity, from general eigenvalues."""
+    r"""Compute the Fréchet distance between two Gaussians by torch-fidelity, from general eigenvalues.
+
+    .. math:: \mathrm{tr}(\Sigma_1\Sigma_2)^{1/2} = \sum_i \sqrt{\lambda_i(\Sigma_1\Sigma_2)}
+
+    Arguments:
+        first: statistics of one set, ``mu`` with shape (F,) and ``sigma`` with shape (F, F).
+        second: statistics of the other set, in the same shapes.
+    """
     return fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID]
 
 
 def frechet_symmetric(
     generated: Tensor, reference: Reference, counts: NDArray[np.intp] | None = None
 ) -> tuple[float, str]:
-    """Compute the Fréchet distance, and name the method, by the cheaper of the two symmetric forms."""
+    """Compute the Fréchet distance by the cheaper of the two symmetric forms, :func:`fid_low_rank` and :func:`fid_symmetric`.
+
+    Arguments:
+        generated: features, shape (N, F).
+        reference: the other set.
+        counts: weight of each row, shape (N,); 1 for all rows if ``None``.
+
+    Returns:
+        The distance, which has no unit, and the key in ``FORMULAS`` of the method used.
+    """
     if generated.shape[0] <= generated.shape[1]:
         return fid_low_rank(generated, reference.statistics, counts), "low rank"
     return fid_symmetric(statistics(generated, counts), reference.statistics, reference.root), "symmetric"
@@ -138,7 +157,7 @@ def frechet_clean(generated: Tensor, reference: Reference) -> tuple[float, str]:
     """
     if generated.shape[0] <= generated.shape[1]:
         return frechet_symmetric(generated, reference)
-    from cleanfid.fid import frechet_distance  # Imported here because it imports torchvision, which takes seconds.
+    from cleanfid.fid import frechet_distance  # Imported here because it imports torchvision, whose import is slow.
 
     found, real = statistics(generated), reference.statistics
     with warnings.catch_warnings():
@@ -155,7 +174,7 @@ def fid_low_rank(generated: Tensor, reference: Statistics, counts: NDArray[np.in
 
     Arguments:
         generated: features, shape (N, F), N at most F.
-        reference: statistics of the reference.
+        reference: statistics of the reference, ``mu`` with shape (F,) and ``sigma`` with shape (F, F).
         counts: weight of each row, shape (N,); 1 for all rows if ``None``.
 
     References:
@@ -172,20 +191,29 @@ def fid_low_rank(generated: Tensor, reference: Statistics, counts: NDArray[np.in
 
 
 def symmetric_root(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the symmetric square root of a covariance (F, F)."""
+    r"""Return the symmetric square root of a covariance.
+
+    .. math:: R = V \,\mathrm{diag}(\sqrt{\max(\lambda, 0)})\, V^\top, \qquad \Sigma = V\,\mathrm{diag}(\lambda)\,V^\top
+
+    Arguments:
+        sigma: the covariance, symmetric, shape (F, F).
+
+    Returns:
+        R, shape (F, F); negative eigenvalues, which come from rounding, count as 0.
+    """
     values, vectors = np.linalg.eigh(sigma)
     return (vectors * np.sqrt(values.clip(0))) @ vectors.T
 
 
 def fid_symmetric(first: Statistics, second: Statistics, root: NDArray[np.float64]) -> float:
-    r"""Compute the Fréchet distance from symmetric eigenvalues, which for many features is several times faster.
+    r"""Compute the Fréchet distance from symmetric eigenvalues, which need fewer operations than general ones.
 
     .. math:: \mathrm{tr}(\Sigma_1\Sigma_2)^{1/2} = \mathrm{tr}(R\,\Sigma_1 R)^{1/2}, \qquad R = \Sigma_2^{1/2}
 
     Arguments:
-        first: statistics of one set.
-        second: statistics of the other.
-        root: the symmetric root :math:`R` of the second covariance, which many draws share.
+        first: statistics of one set, ``mu`` with shape (F,) and ``sigma`` with shape (F, F).
+        second: statistics of the other set, in the same shapes.
+        root: the symmetric root :math:`R` of the second covariance, shape (F, F), which many draws share.
 
     References:
         | GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017)
@@ -202,7 +230,7 @@ def bootstrap_fid(generated: Tensor, reference: Reference, draws: int, rng: np.r
     Arguments:
         generated: features, shape (N, F).
         reference: the reference, held fixed.
-        draws: number of draws.
+        draws: number of draws, at least 2.
         rng: source of the draws.
     """
     count, dims = generated.shape

@@ -26,8 +26,7 @@ def fid_infinity(generated: Tensor, reference: Reference, fid: float, error: flo
 
     An image enters the FID of a set to first order as one term of a mean, so that averages over disjoint sets of equal size
     have the same terms for every k. Since the coefficients sum to one, the standard error is the one of the FID itself. For
-    equal distributions, where only terms of second order are left, it is too large by a factor of about 1.4, because the
-    bootstrap doubles them.
+    equal distributions, where only terms of second order are left, it is too large, because the bootstrap inflates them.
 
     Arguments:
         generated: features, shape (N, F), in random order.
@@ -36,7 +35,7 @@ def fid_infinity(generated: Tensor, reference: Reference, fid: float, error: flo
         error: its standard error.
 
     Returns:
-        ``fid_infinity`` and ``fid_infinity_se``; both ``None`` for fewer than eight images.
+        ``fid_infinity`` and ``fid_infinity_se``, which have no unit; both ``None`` for fewer than eight images.
     """
     count = len(generated)
     if count < FEWEST:

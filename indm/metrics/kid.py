@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_fidelity.metric_kid import kernel_mmd
 
-# Largest number of images that the jackknife leaves out, one at a time; it gives the error to 2 % (for normal values).
+# Largest number n of images that the jackknife leaves out, one at a time; for normal values, the standard error is then known
+# to 1 / sqrt(2 n), below 2 %.
 JACKKNIFE = 2000
 # Columns of a block of the kernel matrix, which for 2,000 rows takes 32 MB in float64.
 COLUMNS = 2000
@@ -14,6 +15,10 @@ COLUMNS = 2000
 
 def kid(generated: Tensor, reference: Tensor, *, subsets: int, subset_size: int, seed: int) -> tuple[float, float]:
     r"""Compute KID, the mean over torch-fidelity's subsets, and its standard error for a fixed reference.
+
+    A subset's distance is the unbiased estimate of the squared maximum mean discrepancy with the cubic kernel
+
+    .. math:: k(x, y) = \Big(\frac{x^\top y}{F} + 1\Big)^3
 
     Over all subsets the mean is the unbiased distance between all generated images and the whole reference. The jackknife
     estimates its variance v over new images, and the choice of only B subsets, with distances d_b, adds to it:
@@ -26,6 +31,12 @@ def kid(generated: Tensor, reference: Tensor, *, subsets: int, subset_size: int,
         subsets: number B of subsets, at least 2.
         subset_size: number of images in a subset, at most N and M.
         seed: seed of the subsets and of the jackknife's choice of images.
+
+    Returns:
+        KID and its standard error, which have no unit.
+
+    Raises:
+        ValueError: if a subset is larger than N or M.
 
     References:
         | Demystifying MMD GANs (Binkowski et al., 2018), https://arxiv.org/abs/1801.01401, equation 4
@@ -50,13 +61,16 @@ def jackknife_variance(generated: Tensor, reference: Tensor, seed: int) -> float
     .. math:: v = \frac{4}{N} \mathrm{Var}(u), \qquad
         u_i = \frac1M \sum_j k(x_i, y_j) - \frac{1}{N-2} \sum_{j \ne i} k(x_i, x_j)
 
-    A jackknife never underestimates the variance on average. If generated and real images have the same distribution, it is
-    up to twice the variance.
+    with the kernel of :func:`kid`. A jackknife never underestimates the variance on average. If generated and real images
+    have the same distribution, it is up to twice the variance.
 
     Arguments:
         generated: features x, shape (N, F), N at least 3.
         reference: features y, shape (M, F).
         seed: seed of the choice.
+
+    Returns:
+        v, which has no unit.
 
     References:
         | The Jackknife Estimate of Variance (Efron & Stein, 1981), https://doi.org/10.1214/aos/1176345462

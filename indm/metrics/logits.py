@@ -13,11 +13,14 @@ def confidence(logits: Tensor) -> dict[str, float]:
     .. math:: \frac1N \sum_i \max_y p(y|x_i), \qquad \mathrm{se} = \mathrm{std}/\sqrt N
 
     Arguments:
-        logits: logits of the classifier whose features are compared, shape (N, classes).
+        logits: logits of the classifier whose features are compared, in nats, shape (N, classes).
+
+    Returns:
+        ``confidence``, a probability, and ``confidence_se``.
 
     References:
-        | A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural Networks (Hendrycks & Gimpel, 2017)
-        | https://arxiv.org/abs/1610.02136, section 2
+        | A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural Networks
+        | (Hendrycks & Gimpel, 2017), https://arxiv.org/abs/1610.02136, section 2
     """
     likeliest = logits.double().softmax(1).amax(1)
     return {"confidence": likeliest.mean().item(), "confidence_se": (likeliest.std() / len(likeliest) ** 0.5).item()}
@@ -26,14 +29,18 @@ def confidence(logits: Tensor) -> dict[str, float]:
 def inception_score(logits: Tensor, *, splits: int, seed: int) -> tuple[float, float]:
     r"""Compute the inception score, its mean over torch-fidelity's splits, and the standard error of the mean.
 
-    .. math:: \exp \mathbb{E}_x \mathrm{KL}\big(p(y|x) \,\|\, p(y)\big), \qquad \mathrm{se} = \mathrm{std}/\sqrt{\mathrm{splits}}
+    .. math:: \exp \mathbb{E}_x \mathrm{KL}\big(p(y|x) \,\|\, p(y)\big), \qquad
+        \mathrm{se} = \mathrm{std}/\sqrt{\mathrm{splits}}
 
-    torch-fidelity gets one split at a time, because it would need several times 400 MB for 50,000 images and 1008 classes.
+    torch-fidelity gets one split at a time, because it makes several float64 copies of the logits that it gets.
 
     Arguments:
-        logits: shape (N, classes).
+        logits: logits of the classifier, in nats, shape (N, classes).
         splits: number of splits, at most N.
         seed: seed of the order in which the images are split.
+
+    Returns:
+        The score, which has no unit and lies between 1 and the number of classes, and its standard error.
 
     References:
         | Improved Techniques for Training GANs (Salimans et al., 2016)

@@ -27,7 +27,8 @@ def precision_recall(
         seed: seed of the choice.
 
     Returns:
-        ``precision``, ``recall``, each with ``_se``, and the numbers of images used, ``prc_generated`` and ``prc_reference``.
+        ``precision`` and ``recall``, which are shares, each with ``_se``, and the numbers of images used, ``prc_generated``
+        and ``prc_reference``.
 
     References:
         | Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019)

@@ -25,7 +25,7 @@ def read_published_statistics(name: str, sha256: str, dims: int) -> Reference:
         dims: number of features F.
 
     Returns:
-        The reference, without features if the file holds only the mean and the covariance.
+        The reference: features, shape (M, F), or only the statistics if the file has no features.
 
     Raises:
         DataError: if the file is missing, has another sha256, or holds neither ``pool_3`` (M, F) nor ``mu`` (F,) and

@@ -39,7 +39,8 @@ def load_references(data: Path) -> tuple[dict[str, Reference], dict[str, Any]]:
     """Read the references in ``data``: one for each mode of clean-FID, and the main reference under the key "".
 
     Returns:
-        The references, and their description for results.
+        The references, the main one with its features, shape (M, F), and their description for results. The main reference
+        has only statistics if its file of features is empty.
 
     Raises:
         ArtifactError: if a file is damaged, or a number in it is not finite.

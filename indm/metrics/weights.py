@@ -29,6 +29,7 @@ from indm.errors import DataError
 from indm.seeding import derive_seed
 
 TIMEOUT = 30.0
+# The tensors of a network by name, each in the shape of its parameter or buffer.
 StateDict = dict[str, Tensor]
 
 
@@ -88,7 +89,7 @@ def inception_weights() -> tuple[StateDict, str]:
     """Find, check and load the weights of torch-fidelity's Inception-v3.
 
     Returns:
-        The state dict and the sha256 of its file.
+        The state dict, each tensor in the shape of the network's parameter or buffer, and the sha256 of its file.
 
     Raises:
         DataError: if the file is missing and cannot be downloaded, or is not the expected one.
@@ -178,6 +179,9 @@ def load_weights(path: Path, content: bytes) -> StateDict:
         path: the file, named in error messages.
         content: the bytes.
 
+    Returns:
+        Tensors by name, on the CPU, in the shapes that the file has; the network checks them.
+
     Raises:
         DataError: if the file is damaged or holds more than tensors.
     """
@@ -202,11 +206,13 @@ class _Uninitialised(FeatureExtractorInceptionV3):
 def random_weights(seed: int = 0) -> tuple[StateDict, str]:
     r"""Draw a state dict for torch-fidelity's Inception-v3, a stand-in that needs no file but gives meaningless metrics.
 
-    Every kernel is uniform with variance :math:`2 / \mathrm{fan\_in}`, so that the differences between images reach the last
-    layer; every batch norm is the identity. Uniform draws are bit-identical on every processor.
+    .. math:: w \sim U[-b, b), \qquad b = \sqrt{6 / \mathrm{fan\_in}}
+
+    Every kernel has the variance :math:`2 / \mathrm{fan\_in}`, so that the differences between images reach the last layer;
+    every batch norm is the identity. Uniform draws are bit-identical on every processor.
 
     Returns:
-        The state dict and the sha256 of its names and values.
+        The state dict, each tensor in the shape of the network's parameter or buffer, and the sha256 of its names and values.
 
     References:
         | Delving Deep into Rectifiers (He et al., 2015), https://arxiv.org/abs/1502.01852, section 2.2
@@ -227,7 +233,7 @@ def _draw(name: str, like: Tensor, generator: Generator) -> Tensor:
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
-    """Return the sha256 of the names and values of a state dict."""
+    """Return the sha256 of the names and values of a state dict, whose tensors have any shapes and lie on the CPU."""
     found = hashlib.sha256()
     for name, value in state.items():
         found.update(name.encode())
@@ -239,6 +245,9 @@ def as_file(state: Mapping[str, Tensor]) -> io.BytesIO:
     """Write a state dict as the file that torch-fidelity's constructor reads.
 
     The constructor reads it without ``weights_only``, so it must only get files written here, from plain tensors.
+
+    Arguments:
+        state: tensors of any shapes, by name.
     """
     file = io.BytesIO()
     torch.save(dict(state), file)

@@ -135,7 +135,7 @@ def averaged_state(checkpoint: Mapping[str, Any], what: str) -> dict[str, Tensor
         what: the file, named in error messages.
 
     Returns:
-        A state dict in the released layout.
+        A state dict in the released layout; each averaged weight has the shape of its parameter.
 
     Raises:
         ArtifactError: if the list does not match the parameters in number and shapes.
@@ -159,7 +159,17 @@ def averaged_state(checkpoint: Mapping[str, Any], what: str) -> dict[str, Tensor
 
 
 def copy_entries(entries: dict[str, Tensor], found: Mapping[str, Tensor], ignored: set[str], what: str) -> None:
-    """Copy every found value into the entry with its name, or raise one ArtifactError that lists all differences."""
+    """Copy every found value into the entry with its name.
+
+    Arguments:
+        entries: views of a module's weights by their released names, changed in place, in the shapes of the released tensors.
+        found: tensors by their released names; each must have the shape of its entry, and its kind of dtype.
+        ignored: names that may be found without an entry.
+        what: the file, named in error messages.
+
+    Raises:
+        ArtifactError: if a name, a shape or a dtype differs; the message lists all differences, and no value is copied.
+    """
     differences = [f"missing {name}, expected {tuple(entries[name].shape)}" for name in entries if name not in found]
     for name, value in found.items():
         if name in entries and value.shape != entries[name].shape:

@@ -35,11 +35,14 @@ def import_flow(
     Arguments:
         state_dict: entries of the released layout, with or without the prefix ``module.``, as under ``model`` in a released
             ``flow_checkpoint_k.pth``: ``transforms.*`` for ``"resflow"``, ``generator.*`` and ``discriminator.*`` for
-            ``"wolf"``, empty for ``"identity"``.
+            ``"wolf"``, empty for ``"identity"``; each has the shape of its entry in :func:`flow_entries`.
         config: the released configuration as a nested mapping, with the sections data and flow.
         wolf_config: the released file under ``flow.model_config``; the paper's file if None.
         frozen_prior_inverse: whether a wolf flow draws h as the released code does, with the ``weight_inv`` from the
             checkpoint, which are the inverses of the prior's linear maps before training.
+
+    Returns:
+        The flow of images with shape (B, C, S, S).
 
     Raises:
         ArtifactError: if the configuration is not from the paper, or an entry is missing, unknown or has another shape;
@@ -114,7 +117,11 @@ def _wolf_arguments(config: Config, wolf_config: Mapping[str, Any], wrong: list[
 
 
 def flow_entries(module: nn.Module) -> dict[str, Tensor]:
-    """Return views of a flow's weights and running statistics under their released names."""
+    """Return views of a flow's weights and running statistics under their released names.
+
+    Returns:
+        The tensors in the shapes of the released ones, which are also their shapes in this package.
+    """
     if entries := FLOW_LAYERS.get(type(module)):
         return {name: entry.detach() for name, entry in entries(module).items()}
     parts = FLOW_PARTS.get(type(module))

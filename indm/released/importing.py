@@ -62,12 +62,17 @@ def check_fit(spec: dict[str, Any], released: Config, name: str, *, has_flow: bo
 
 
 def named(kind: str, place: str, module: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a module under their names in a checkpoint, such as ``ema.flow.…``."""
+    """Return the weights of a module, in their own shapes, by their names in a checkpoint, such as ``ema.flow.…``."""
     return {f"{kind}.{place}.{key}": value for key, value in module.state_dict().items()}
 
 
 def check_weights(spec: dict[str, Any], weights: dict[str, Tensor], name: str) -> dict[str, int]:
     """Load the weights into the run's model.
+
+    Arguments:
+        spec: the description of the run's model.
+        weights: raw and averaged weights by the names of :func:`named`; each must have the shape of its parameter.
+        name: the run, named in error messages.
 
     Returns:
         The numbers of parameters in its score network and its flow, counted as in a training.

@@ -18,8 +18,12 @@ def import_score(state_dict: Mapping[str, Tensor], config: Config) -> ScoreUNet:
     """Build the score network of a released checkpoint, in eval mode.
 
     Arguments:
-        state_dict: entries ``all_modules.N.*`` of the released layout, with or without the prefix ``module.``.
+        state_dict: entries ``all_modules.N.*`` of the released layout, with or without the prefix ``module.``; each has the
+            shape of its entry in :func:`score_entries`.
         config: the released configuration as a nested mapping, with the sections data, model and training.
+
+    Returns:
+        The network of latents with shape (B, C, S, S).
 
     Raises:
         ArtifactError: if the configuration is not from the paper, or an entry is missing, unknown or has another shape;
@@ -66,7 +70,12 @@ def score_arguments(config: Config) -> dict[str, Any]:
 
 
 def score_entries(network: ScoreUNet) -> dict[str, Tensor]:
-    """Return views of a network's weights under their released names."""
+    """Return views of a network's weights under their released names.
+
+    Returns:
+        The tensors in the shapes of the released ones. The maps of attention are (in, out) matrices, shape (C, C) for C
+        channels, and all other tensors have their shapes in this package.
+    """
     return {
         f"all_modules.{index}.{name}": view.detach()
         for index, layer in enumerate(_released_layers(network))

@@ -4,18 +4,18 @@ The effect of a treatment is the mean over seeds of a paired difference, positiv
 
 .. math:: d_s = \pm (f(b_s) - f(a_s)), \qquad \hat d = \frac{1}{n} \sum_s d_s,
 
-with a the treatment, b another model, both trained with seed s, and f the metric's transform. With several numbers of steps, f is
-averaged over the steps.
+with a the treatment, b another model, both trained with seed s, and f the metric's transform. With several numbers of steps, f
+is averaged over the steps.
 
 Likelihoods are measured on the same images i in all runs, and their interval crosses seeds and images
-(:mod:`indm.report.intervals`). The transform applies to the mean over images, so each image enters through the linear part at that
-mean (the delta method):
+(:mod:`indm.report.intervals`). The transform applies to the mean over images, so each image enters through the linear part at
+that mean (the delta method):
 
 .. math:: d_{si} = \pm (f_i(b_s) - f_i(a_s)), \qquad f_i(a) = f(\bar a) + f'(\bar a)(a_i - \bar a), \qquad
     \frac{1}{I} \sum_i f_i(a) = f(\bar a).
 
-Learning curves are compared at equal shares of each model's training, because two models that train for equal FLOPs in total have
-not spent equal FLOPs at equal steps.
+Learning curves are compared at equal shares of each model's training, because two models that train for equal FLOPs in total
+have not spent equal FLOPs at equal steps.
 
 FID and metrics of known densities have no numbers for single images. Each seed samples its own, so the spread of the seeds
 includes that noise.
@@ -61,8 +61,8 @@ TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 class Tables:
     """The tables from which claims are graded: the tidy table, the likelihoods of images, and how the suite is graded.
 
-    ``failed_beyond`` is the number above which a run has failed, by metric, of known densities by ``toy2d.<metric>``; ``trained``
-    has the runs with any number, each once; ``registered`` has the registered seeds of cells.
+    ``failed_beyond`` is the number above which a run has failed, by metric, or by ``toy2d.<metric>`` for known densities;
+    ``trained`` has the runs with any number, each once; ``registered`` has the registered seeds of cells.
     """
 
     values: pd.DataFrame
@@ -78,9 +78,15 @@ class Tables:
 class Paired:
     """The transformed numbers of the treatment and of another model, paired: positive if the treatment is better.
 
-    The differences, shape (S,) or (S, I), are of the seeds that are sound in both. Both models were trained or registered with the
-    planned number of seeds, of which these numbers failed. If the images come in clusters, the differences have a column for each
-    cluster, and ``clustered`` is the number of images.
+    Arguments:
+        seeds: the S seeds that are sound in both models.
+        differences: one for each of these seeds, shape (S,), or for each seed and image, shape (S, I), in the unit of the
+            transformed metric: bits/dim for likelihoods, none for the logarithm of FID. If the images come in clusters, the
+            differences have a column for each cluster.
+        planned: number of seeds with which both models were trained or registered.
+        failed_treatment: number of these seeds on which the treatment failed.
+        failed_against: number of these seeds on which the other model failed.
+        clustered: number of images, if they come in clusters; otherwise ``None``.
     """
 
     seeds: tuple[int, ...] = ()
@@ -92,16 +98,16 @@ class Paired:
 
     @property
     def of_seeds(self) -> Numbers:
-        """The paired differences of the seeds, averaged over images, shape (S,)."""
+        """The paired differences of the seeds, averaged over images, shape (S,), in the same unit."""
         return self.differences.mean(1) if self.differences.ndim == 2 else self.differences
 
 
 class Comparison(NamedTuple):
     """A claim at one place, a dataset, SDE and objective, against one model, empty if it is not named.
 
-    ``kind`` is one of :data:`COMPARISONS`, or :data:`FIXED_NUMBER` or :data:`CONTROL`; ``protocol`` the decoder or sampler of the
-    treatment and, if it differs, of the other model; ``why_absent`` why there are no numbers, unless the model was not run.
-    ``struck`` counts the seeds that both models were registered with but not trained with, and ``added`` the reverse.
+    ``kind`` is one of :data:`COMPARISONS`, or :data:`FIXED_NUMBER` or :data:`CONTROL`; ``protocol`` is the decoder or sampler
+    of the treatment and, if it differs, of the other model; ``why_absent`` says why there are no numbers, unless the model was
+    not run. ``struck`` counts the seeds that both models were registered with but not trained with, and ``added`` the reverse.
     """
 
     claim: Claim

@@ -39,8 +39,8 @@ def in_words(word: str, smallest: float) -> str:
 def grade(paired: Paired, found: Interval, smallest: float) -> Verdict:
     """Grade a comparison by the rules of :data:`MEANINGS`.
 
-    A verdict against a model is withheld if this model failed on fewer seeds than the other one, because the seeds that failed are
-    not in the interval.
+    A verdict against a model is withheld if this model failed on fewer seeds than the other one, because the seeds that failed
+    are not in the interval.
 
     Arguments:
         paired: the numbers of both models.
@@ -78,8 +78,8 @@ def repeatability(paired: Paired, smallest: float, tail: float = TAIL) -> dict[s
 
     with :math:`\delta` the smallest effect and h half the length of the interval, from the variance parts of seeds and images.
     This is the probability that the interval of a rerun, of the same size, lies above :math:`\delta` if the estimated mean and
-    variances are the true ones. The images' part counts as known, because there are many images. With one number per seed, this is
-    a noncentral Student probability. The rerun is assumed to have equally many failed seeds.
+    variances are the true ones. The images' part counts as known, because there are many images. With one number per seed, this
+    is a noncentral Student probability. The rerun is assumed to have equally many failed seeds.
 
     Arguments:
         paired: the numbers of both models, for at least three seeds.
@@ -107,9 +107,9 @@ def lies(found: Estimate, above: float = -np.inf, by: float = np.inf, tail: floa
     """Return the probability that the interval of a rerun starts above one bound and ends at or below the other.
 
     Arguments:
-        found: the estimate that is taken as the truth; the rerun has the same numbers of seeds and images.
-        above: the bound above which the interval starts.
-        by: the bound at or below which the interval ends.
+        found: the estimate, of a single mean, that is taken as the truth; the rerun has the same numbers of seeds and images.
+        above: the bound above which the interval starts, in the unit of the mean.
+        by: the bound at or below which the interval ends, in the same unit.
         tail: the tail probability on either side of the interval.
     """
     if found.of_seeds + found.of_images == 0:
@@ -131,13 +131,17 @@ def seeds_needed(differences: Numbers, smallest: float, tail: float = TAIL) -> s
 
     .. math:: P\big(\hat d - h > \delta\big), \qquad \operatorname{Var}(\hat d) = \frac{s^2}{S} + v_b,
 
-    with s the observed standard deviation of the paired differences over seeds, and :math:`v_b` the variance from the images, which
-    more seeds do not reduce. The observed effect is not used.
+    with s the observed standard deviation of the paired differences over seeds, and :math:`v_b` the variance from the images,
+    which more seeds do not reduce. The observed effect is not used.
 
     Arguments:
-        differences: differences of the seeds that have run, shape (S,) or (S, I).
-        smallest: the smallest effect that counts.
+        differences: paired differences of the seeds that have run, shape (S,) or (S, I).
+        smallest: the smallest effect that counts, in the unit of the differences.
         tail: the tail probability on either side of an interval.
+
+    Returns:
+        The number of seeds; ``over`` and the largest number that is tried; ``more images``, if no number of seeds is enough; or
+        ``unknown``, with fewer than two seeds or without a smallest effect.
     """
     if len(differences) < 2 or not smallest:
         return "unknown"

@@ -1,15 +1,18 @@
 r"""Means of paired differences: their variance, their intervals, and the description of error bars in figures.
 
 Differences have one of two shapes. If every seed samples its own images (FID) or points, the spread of the seeds includes
-that noise, and there is one number per seed: shape (S,). Likelihoods are measured on the same test images in every run. All seeds
-share the luck of these images, so the spread over seeds does not cover other images. In this case the differences form a table of
-random seeds and random images, shape (S, I):
+that noise, and there is one number per seed: shape (S,). Likelihoods are measured on the same test images in every run. All
+seeds share the luck of these images, so the spread over seeds does not cover other images. In this case the differences form a
+table of random seeds and random images, shape (S, I):
 
 .. math:: d_{si} = \mu + a_s + b_i + e_{si}, \qquad
     \operatorname{Var}(\bar d) = \frac{\sigma_a^2}{S} + \frac{\sigma_b^2}{I} + \frac{\sigma_e^2}{SI}
 
-If the images come in clusters, such as several images of a person, clusters take the place of images (:func:`by_cluster`). Images
-of a cluster resemble each other, so that they tell less about other images than as many images of different clusters.
+If the images come in clusters, such as several images of a person, clusters take the place of images (:func:`by_cluster`).
+Images of a cluster resemble each other, so that they tell less about other images than as many images of different clusters.
+
+Differences have the unit of the metric after the claim's transform: bits/dim for likelihoods, none for the logarithm of FID. A
+mean and the ends of its interval have this unit too, and variances its square.
 
 References:
     | Variance Components (Searle, Casella & McCulloch, 1992), chapter 4 (two crossed random factors)
@@ -44,7 +47,15 @@ Numbers = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A mean over seeds, the ends of its interval (NaN without one), and the numbers of seeds and, if any, of images."""
+    """A mean over seeds, the ends of its interval (NaN without one), and the numbers of seeds and, if any, of images.
+
+    Arguments:
+        effect: the mean, in the unit of the differences.
+        low: the lower end, in the same unit.
+        high: the upper end, in the same unit.
+        n: number of seeds S.
+        images: number of images (or clusters) I; ``None`` for differences with shape (S,).
+    """
 
     effect: float
     low: float
@@ -56,7 +67,12 @@ class Interval(NamedTuple):
 class Estimate(NamedTuple):
     """A mean of paired differences, and the parts of its variance that come from the seeds and from the images.
 
-    These three may be arrays of one shape, for many means over equal numbers of seeds and images.
+    Arguments:
+        mean: the mean, a number, or an array for many means over equal numbers of seeds and images.
+        of_seeds: the seeds' part of its variance, in the shape of ``mean``.
+        of_images: the images' part of its variance, in the shape of ``mean``.
+        seeds: number of seeds S.
+        images: number of images (or clusters) I; ``None`` for differences with shape (S,).
     """
 
     mean: Any
@@ -67,14 +83,21 @@ class Estimate(NamedTuple):
 
 
 def interval(differences: Numbers, tail: float = TAIL) -> Interval:
-    """Estimate the mean of paired differences, shape (S,) or (S, I), and Student's interval of it.
+    r"""Estimate the mean of paired differences, and Student's interval of it.
 
-    With at least three seeds, the interval holds for other seeds, and other images if there are any. With fewer seeds and several
-    images, it holds only for other images and the same weights, from each image's mean over the seeds.
+    .. math:: \bar d \pm h
+
+    with h by :func:`half_width`. With at least three seeds, the interval holds for other seeds, and other images if there are
+    any. With fewer seeds and several images, it holds only for other images and the same weights, and is computed from each
+    image's mean over the seeds.
 
     Arguments:
-        differences: one per seed, or one per seed and image.
+        differences: one per seed, shape (S,), or one per seed and image, shape (S, I).
         tail: probability that the interval begins above the true mean, and that it ends below it.
+
+    Returns:
+        The mean, which is NaN without a seed, and the ends of its interval, in the unit of the differences. The ends are NaN
+        for differences with shape (S,) and fewer than two seeds.
     """
     n, images = len(differences), differences.shape[1] if differences.ndim == 2 else None
     if images is not None and 0 < n < FEWEST_SEEDS:
@@ -94,13 +117,21 @@ def method(found: Interval) -> str:
 
 
 def estimate(differences: Numbers) -> Estimate:
-    r"""Estimate the mean of differences, shape (S,) or (S, I), and the parts of its variance, from at least two seeds.
+    r"""Estimate the mean of differences, and the parts of its variance, from at least two seeds.
 
     .. math:: \widehat{\operatorname{Var}}(\bar d) = \frac{M_a + M_b - M_e}{SI}, \qquad
-        \mathrm E M_a = I\sigma_a^2 + \sigma_e^2, \quad \mathrm E M_b = S\sigma_b^2 + \sigma_e^2, \quad \mathrm E M_e = \sigma_e^2
+        \mathrm E M_a = I\sigma_a^2 + \sigma_e^2, \quad \mathrm E M_b = S\sigma_b^2 + \sigma_e^2, \quad
+        \mathrm E M_e = \sigma_e^2
 
     with the mean squares of seeds, images and interaction. The seeds' part is :math:`M_a/SI`, the square of Student's standard
-    error over seeds; the images' part is :math:`(M_b - M_e)/SI`, an estimate of :math:`\sigma_b^2/I`, and 0 if that is negative.
+    error over seeds; the images' part is :math:`(M_b - M_e)/SI`, an estimate of :math:`\sigma_b^2/I`, and 0 if that is
+    negative.
+
+    Arguments:
+        differences: shape (S,) or (S, I), S at least 2 and I at least 2.
+
+    Returns:
+        The mean, in the unit of the differences, and the parts of its variance, in the square of this unit.
 
     References:
         | Variance Components (Searle, Casella & McCulloch, 1992), section 4.3, https://doi.org/10.1002/9780470316856
@@ -125,9 +156,17 @@ def half_width(found: Estimate, tail: Any = TAIL) -> Any:
 
     .. math:: \frac{v_a t_{S-1} + v_b t_{I-1}}{v_a + v_b} \sqrt{v_a + v_b}
 
-    and at least the half-width over only the seeds. This is the approximation of Cochran and Cox: Student's quantiles, weighted by
-    the variances. With three seeds, Satterthwaite's degrees of freedom would cover only 92 % if the seeds vary five times as much
-    as the images.
+    with :math:`v_a` and :math:`v_b` the parts of the variance from seeds and images, and at least the half-width over only the
+    seeds. This is the approximation of Cochran and Cox: Student's quantiles, weighted by the variances. Satterthwaite's degrees
+    of freedom are not used, because with few seeds their interval covers less than it states if the seeds vary more than the
+    images.
+
+    Arguments:
+        found: the estimate, whose variances are numbers or arrays.
+        tail: probability on either side of the interval, a number, or an array that broadcasts with the variances.
+
+    Returns:
+        The half-width, in the unit of the mean, in the shape to which the variances and ``tail`` broadcast.
 
     References:
         | SAS/STAT user's guide (2013), procedure TTEST, two-independent-sample design, COCHRAN
@@ -155,15 +194,15 @@ def by_cluster(numbers: Numbers, clusters: NDArray[Any]) -> Numbers:
 
     .. math:: u_c = m + \frac{C}{I} \sum_{i \in c} (d_i - m), \qquad m = \frac{1}{I} \sum_i d_i = \frac{1}{C} \sum_c u_c
 
-    With clusters of equal size, it is the cluster's mean, and with clusters of one image the number itself. For other sizes, it is
-    the linear part of a ratio of totals, the variance of which follows from the spread of the clusters.
+    With clusters of equal size, it is the cluster's mean, and with clusters of one image the number itself. For other sizes, it
+    is the linear part of a ratio of totals, the variance of which follows from the spread of the clusters.
 
     Arguments:
         numbers: numbers of images, shape (..., I).
-        clusters: the cluster of each image, shape (I,).
+        clusters: the name of each image's cluster, shape (I,).
 
     Returns:
-        Shape (..., C), the clusters in the order of their first images.
+        Numbers of clusters, in the same unit, shape (..., C), the clusters in the order of their first images.
 
     References:
         | Sampling Techniques (Cochran, 1977), section 9A.2 (clusters of unequal sizes: ratio to size)
@@ -178,7 +217,19 @@ def by_cluster(numbers: Numbers, clusters: NDArray[Any]) -> Numbers:
 
 
 def clustered_error(numbers: Numbers, clusters: NDArray[Any]) -> float:
-    """Return the standard error of the mean of images, shape (I,), over their clusters, shape (I,)."""
+    r"""Return the standard error of the mean of images over their clusters.
+
+    .. math:: \sqrt{\frac{1}{C (C - 1)} \sum_c (u_c - \bar u)^2}
+
+    with u by :func:`by_cluster`.
+
+    Arguments:
+        numbers: numbers of images, shape (I,).
+        clusters: the name of each image's cluster, shape (I,), of C different ones, at least 2.
+
+    Returns:
+        The standard error, in the unit of the numbers.
+    """
     combined = by_cluster(numbers, clusters)
     return float(combined.std(ddof=1) / np.sqrt(len(combined)))
 
@@ -189,7 +240,10 @@ def log_ends(values: pd.Series) -> tuple[float, float]:
     .. math:: \exp\big(\overline{\log v} \pm t_{n-1}\, s_{\log v} / \sqrt n\big)
 
     Arguments:
-        values: one per seed; absent values are left out.
+        values: positive numbers, one per seed, shape (n,); absent values are left out.
+
+    Returns:
+        Both ends, in the unit of the values; NaN with fewer than two seeds.
     """
     found = interval(np.log(values.dropna().to_numpy(float)))
     return float(np.exp(found.low)), float(np.exp(found.high))
@@ -201,8 +255,11 @@ def half_widths(errors: pd.Series, seeds: pd.Series) -> pd.Series:
     .. math:: t_{n-1} \, s / \sqrt n
 
     Arguments:
-        errors: the standard error of each mean, :math:`s / \sqrt n`.
-        seeds: the number of seeds n of each mean.
+        errors: the standard error of each of K means, :math:`s / \sqrt n`, shape (K,).
+        seeds: the number of seeds n of each mean, shape (K,).
+
+    Returns:
+        The half-widths, in the unit of the errors, shape (K,).
     """
     freedom = seeds.astype(float) - 1
     return errors.astype(float) * -special.stdtrit(freedom.where(freedom > 0), TAIL)

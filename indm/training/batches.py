@@ -28,7 +28,11 @@ class Batch(Protocol):
     """The input of a step, before it is split."""
 
     def shares(self, pieces: int, number: int, processes: int) -> list["Draws"]:
-        """Split the batch into ``pieces`` micro-batches, and return the share of process ``number`` from each of them."""
+        """Split the batch into ``pieces`` micro-batches, and return the share of process ``number`` from each of them.
+
+        Returns:
+            One :class:`Draws` for each micro-batch, in order; the processes' numbers of images differ by at most one.
+        """
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,12 @@ class Draws:
     """All random numbers of one step, drawn in an order that does not depend on the model.
 
     Arguments:
-        x: dequantised images, shape (B, C, H, W).
-        u: uniform draws for the times, shape (B,), float64.
-        noise: standard normal draws, shape (B, C, H, W).
-        truncation: uniform draw for the truncation time of the batch.
+        x: dequantised images in model space, [-1, 1] or [0, 1], float32, shape (B, C, H, W).
+        u: draws from U[0, 1) for the times, shape (B,), float64.
+        noise: draws from N(0, 1), float32, shape (B, C, H, W).
+        truncation: draw from U[0, 1) for the truncation time, the same for the whole batch.
         generator: source of the flow's draws.
-        size: number of images in the whole batch, of which these may be a part.
+        size: number of images in the whole batch, of which these B may be a part.
         chosen: images whose log-determinant enters the gradient, bool, shape (B,), on the CPU; None: all.
         factor: number of images over number of chosen images, in the whole batch.
     """
@@ -57,29 +61,42 @@ class Draws:
 
     @property
     def log_det(self) -> LogDet:
-        """The method by which the flow computes the log-determinant in a step that trains it."""
+        """The method by which the flow computes the log-determinant in a step that trains it.
+
+        It is ``"train"``, or a :class:`~indm.flows.base.Subset` of the B images if only some of them are chosen.
+        """
         if self.chosen is None:
             return "train"
         order = self.chosen.int().argsort(descending=True, stable=True)
         return Subset(order.to(self.x.device, non_blocking=True), int(self.chosen.sum()), self.factor)
 
     def fresh(self) -> "Draws":
-        """Return the same images with new times and noise, drawn from the generator."""
+        r"""Return the same images with new times and noise, drawn from the generator, in the shapes of :class:`Draws`.
+
+        .. math:: u = \Phi(v), \qquad v \sim \mathcal N(0, 1)
+
+        with :math:`\Phi` the standard normal distribution function, because :func:`~indm.flows.sources.draw_probe` does not
+        draw uniform numbers.
+        """
         u = torch.special.ndtr(draw_probe(self.u, "gaussian", self.generator))
         return replace(self, u=u, noise=draw_probe(self.noise, "gaussian", self.generator))
 
     def split(self, pieces: int) -> list["Draws"]:
-        """Split the batch into micro-batches of nearly equal size."""
+        """Split the batch into micro-batches, whose numbers of images differ by at most one."""
         return [self._part(part, self.generator) for part in _slices(len(self.x), pieces)]
 
     def share(self, number: int, processes: int) -> "Draws":
-        """Return the part of the batch for process ``number``, which is the whole batch for a single process."""
+        """Return the part of the batch for process ``number``, which is the whole batch for a single process.
+
+        The parts of P processes are consecutive: process p has the images from floor(p B / P) to floor((p + 1) B / P) - 1.
+        """
         if processes == 1:
             return self
         samples = _part(len(self.x), number, processes)
         return self._part(samples, Share(self.generator, samples, len(self.x)))
 
     def shares(self, pieces: int, number: int, processes: int) -> list["Draws"]:
+        """Split the batch, and return the share of a process; see :meth:`Batch.shares`."""
         return [piece.share(number, processes) for piece in self.split(pieces)]
 
     def _part(self, samples: slice, generator: Source) -> "Draws":
@@ -108,7 +125,8 @@ def choose(size: int, share: float, seed: tuple[str | int, ...], step: int) -> t
         step: number of the step.
 
     Returns:
-        ``chosen`` and ``factor`` of :class:`Draws`.
+        ``chosen``, bool, shape (B,), on the CPU, or ``None`` if the share is 1; and ``factor``, the number B over the number
+        of chosen images.
     """
     if share == 1:
         return None, 1.0
@@ -123,11 +141,11 @@ class DeviceBatch:
     """A batch for a device, whose random numbers are drawn only after it is split, with a separate seed for each image.
 
     Arguments:
-        images: levels, uint8, shape (B, C, H, W), on the CPU.
-        levels: number of levels.
+        images: levels 0 … L - 1, uint8, shape (B, C, H, W), on the CPU.
+        levels: number of levels L.
         seed: seed of the step.
         device: where to draw.
-        random_flip: flip half of the images left to right.
+        random_flip: flip each image left to right with probability 1/2.
         centered: see :func:`~indm.data.levels.dequantise`.
         chosen: see :class:`Draws`.
         factor: see :class:`Draws`.
@@ -143,6 +161,7 @@ class DeviceBatch:
     factor: float = 1.0
 
     def shares(self, pieces: int, number: int, processes: int) -> list[Draws]:
+        """Split the batch, and draw the share of a process on the device; see :meth:`Batch.shares`."""
         numbers = Generator().manual_seed(derive_seed(self.seed, "host"))
         truncation = torch.rand((), generator=numbers, dtype=torch.float64).item()
         whole = torch.arange(len(self.images)).tensor_split(pieces)
@@ -176,14 +195,17 @@ def draw(
     """Draw the batch, the times and the noise of ``step`` on the CPU, with a new permutation of the images in every epoch.
 
     Arguments:
-        images: training images as levels, uint8, shape (N, C, H, W).
-        levels: number of levels.
+        images: training images as levels 0 … L - 1, uint8, shape (N, C, H, W), on the CPU.
+        levels: number of levels L.
         batch_size: number of images B in the batch.
         seed: identity from which the seed of the step is derived.
         step: number of the step, from 0.
-        random_flip: flip half of the images left to right.
+        random_flip: flip each image left to right with probability 1/2.
         centered: see :func:`~indm.data.levels.dequantise`.
         log_det_share: share of the images whose log-determinant enters the gradient; see :func:`choose`.
+
+    Returns:
+        The whole batch: images and noise with shape (B, C, H, W), uniform draws with shape (B,).
 
     Raises:
         DataError: if there are fewer images than a batch needs.
@@ -210,7 +232,19 @@ def step_batch(
     centered: bool = True,
     log_det_share: float = 1.0,
 ) -> Batch:
-    """Return the batch of a step, on any device; see :func:`draw`."""
+    """Return the batch of a step for a device, with the images that :func:`draw` would choose.
+
+    Arguments:
+        images: training images as levels 0 … L - 1, uint8, shape (N, C, H, W), on the CPU.
+        levels, batch_size, seed, step, random_flip, centered, log_det_share: see :func:`draw`.
+        device: where the random numbers are drawn.
+
+    Returns:
+        B images: :class:`Draws` for the CPU, and a :class:`DeviceBatch` for other devices.
+
+    Raises:
+        DataError: if there are fewer images than a batch needs.
+    """
     if device.type == "cpu":
         return draw(images, levels, batch_size, seed, step, random_flip, centered, log_det_share)
     batch, step_seed = _batch(images, batch_size, seed, step), derive_seed(*seed, "step", step)

@@ -56,8 +56,11 @@ def begin_training(
     """Initialise the weights of a run, and count the operations of its steps.
 
     Arguments:
-        images: training images as levels, uint8, shape (N, C, H, W).
+        images: training images as levels, uint8, shape (N, C, H, W), on the CPU.
         description: the content of ``dataset.json``.
+
+    Raises:
+        DataError: if there are fewer images than a batch needs.
     """
     run, parameters = suite.runs[name], suite.train_params(name)
     levels = description["levels"]
@@ -73,13 +76,20 @@ def begin_training(
     begin = partial(first, centered=parameters.centered, log_det_share=plan.log_det_share)
     phases = _phases(trainer, plan, begin)
     if suite.compile:
-        # Only now, because compiled matmuls are not counted; in place, so that names in checkpoints do not change.
+        # After the count, because compiled matmuls are not counted; in place, so that names in checkpoints do not change.
         trainer.model.noise.compile()
     return Training(trainer, partial(train, trainer, images, levels, plan, seed=seed, device=device), phases)
 
 
 def dequantised(images: Tensor, levels: int, centered: bool, seed: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield images, as levels in uint8 (N, C, H, W), in batches in model space, with the noise of the seed."""
+    """Dequantise images in batches, with the noise of the seed; see :func:`~indm.data.levels.dequantise`.
+
+    Arguments:
+        images: levels, uint8, shape (N, C, H, W), on the CPU.
+
+    Yields:
+        Images in model space, [-1, 1] or [0, 1], float32, shape (n, C, H, W), on the device; n is at most ``FITTED``.
+    """
     generator = torch.Generator().manual_seed(seed)
     for batch in images.split(FITTED):
         yield dequantise(batch, levels, generator, centered).to(device)
@@ -106,7 +116,7 @@ def _flops(trainer: Trainer, draws: Batch, *, flow_alone: bool = False) -> int:
 
 
 def step_flops(trainer: Trainer, draws: Batch, *, flow_alone: bool = False) -> int:
-    r"""Count the expected floating-point operations of one training step, forward and backward.
+    r"""Count the expected floating-point operations of one training step in this process, forward and backward.
 
     Only matmuls and convolutions count, with a multiplication and an addition as two operations; attention counts as its
     matmuls on every device. The number n of terms in a flow's series is random, but the operations F are affine in it, so

@@ -1,7 +1,6 @@
 """Whether models of registered parts that do not come with this package can be built, checked before the first job.
 
-The parts that come with it are built by its tests from every suite, and importing torch for them would take most of the time of a
-validation.
+The parts that come with it are built by its tests from every suite, so that a validation need not import torch for them.
 """
 
 import traceback
@@ -65,8 +64,8 @@ def _failure(suite: "Suite", name: str) -> str:
 
     spec = model_spec(suite, name, list(DATASETS[suite.runs[name].dataset].shape))
     found = ""
-    # A part may compute with its weights as it is built, which the meta device does not allow. It is someone's own code, which may
-    # raise anything.
+    # A part may compute with its weights as it is built, which the meta device does not allow. It is someone's own code,
+    # which may raise anything.
     for device in ("meta", "cpu"):
         try:
             with torch.device(device):

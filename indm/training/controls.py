@@ -78,7 +78,7 @@ def _flops(suite: "Suite", name: str) -> float:
     small = with_trial(suite, name, 0, {"batch_size": batch, "micro_batches": 1, "precision": "float32"})
     images = torch.randint(dataset.levels, (batch, *dataset.shape), dtype=torch.uint8)
     description = {"levels": dataset.levels, "shape": list(dataset.shape)}
-    # The trainers of the last count refer to themselves, and a large one takes a gigabyte.
+    # The trainers of the last count refer to themselves, so that only the collector frees their memory.
     gc.collect()
     device = torch.device("cpu")
     training = begin_training(small.model_copy(update={"compile": False}), name, images, description, device)

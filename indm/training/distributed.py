@@ -44,7 +44,14 @@ def first() -> bool:
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """Replace a tensor by its sum over the processes."""
+    """Replace a tensor by its sum over the processes.
+
+    Arguments:
+        value: the numbers of this process; their shape is arbitrary, but the same in all processes. Changed in place.
+
+    Returns:
+        The same tensor.
+    """
     if dist.is_initialized():
         dist.all_reduce(value)
     return value
@@ -108,7 +115,17 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return y, with the shape of x, (B, C, H, W)."""
+        """Normalise the activations of this process, and in training update the running statistics.
+
+        In training, the means over the whole batch are taken for each channel over images, height and width; in eval mode,
+        the running statistics take their place.
+
+        Arguments:
+            x: activations for the B images of this process, shape (B, C, H, W).
+
+        Returns:
+            y with shape (B, C, H, W).
+        """
         if not self.training:
             return super().forward(x)
         count = sum_over_processes(x.new_full((), x.numel() / x.shape[1]))
@@ -157,7 +174,11 @@ def any_process(flag: bool, device: torch.device) -> bool:
 
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
-    """Replace tensors by their values in the first process."""
+    """Replace tensors by their values in the first process.
+
+    Arguments:
+        tensors: tensors of arbitrary shapes, which are the same in all processes, in the same order. Changed in place.
+    """
     if dist.is_initialized():
         for tensor in tensors:
             dist.broadcast(tensor, 0)
@@ -190,7 +211,7 @@ def launch(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in several new processes, which receive SIGTERM and then take the time that they need to end.
 
     PyTorch's launcher (``torchrun``, ``torch.distributed.launcher``) kills its processes 30 seconds after SIGTERM, even while
-    they are saving, and only its latest releases allow another time. It also loses their results and errors after the
+    they are saving, and not all of its releases allow another time. It also loses their results and errors after the
     signal.
 
     Returns:

@@ -13,9 +13,13 @@ class Flat:
 
     Parameters keep their values, shapes and names. Afterwards they must neither be frozen nor moved (``Module.to``).
 
+    Arguments:
+        module: the module, whose trained parameters have one device and one type.
+
     Attributes:
-        values: the trained parameters, shape (N,), each followed by zeros up to the next one; optimisers follow its gradient.
-        fixed: buffers, and parameters that do not require a gradient.
+        values: the trained parameters, shape (N,), each followed by zeros up to a multiple of ``ALIGNED`` numbers; optimisers
+            follow its gradient.
+        fixed: frozen parameters and buffers, in their own shapes.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -29,12 +33,19 @@ class Flat:
         self.fixed = [*frozen, *module.buffers()]
 
     def split(self, flat: Tensor) -> list[Tensor]:
-        """Return the parts of a tensor, shape (N,), that belong to the parameters, in the shapes of the parameters."""
+        """Return the parts of a tensor that belong to the parameters, without the padding.
+
+        Arguments:
+            flat: a tensor with the layout of ``values``, shape (N,).
+
+        Returns:
+            Views of it, one for each trained parameter, in the order and the shapes of the parameters.
+        """
         sizes = [size for p, pad in zip(self._parameters, self._padding, strict=True) for size in (p.numel(), len(pad))]
         return [part.view(p.shape) for p, part in zip(self._parameters, flat.split(sizes)[::2], strict=True)]
 
     def share_gradients(self) -> None:
-        """Make the parameters' gradients parts of one tensor, to which backward passes add."""
+        """Make the parameters' gradients parts of one tensor, shape (N,), to which backward passes add."""
         self.values.grad = torch.zeros_like(self.values)
         for parameter, part in zip(self._parameters, self.split(self.values.grad), strict=True):
             parameter.grad = part

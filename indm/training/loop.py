@@ -93,16 +93,18 @@ def train(
     """Train as planned, or complete an interrupted training.
 
     Arguments:
-        images: training images as levels, uint8, shape (N, C, H, W).
+        images: training images as levels 0 … L - 1, uint8, shape (N, C, H, W), on the CPU.
+        levels: number of levels L.
         seed: identity from which every draw is derived.
-        history: the progress of an earlier process, whose state the trainer has; changed in place.
+        history: the progress of the interrupted process, whose state the trainer has; changed in place.
         after_step: called with the history after each step.
         progress: wraps the loop's range, for a progress bar.
 
     Returns:
-        The learning curve: rows of ``step`` and mean losses, each over steps of one phase.
+        The learning curve: rows of ``step`` and mean losses, in nats per dimension, each over steps of one phase.
 
     Raises:
+        DataError: if there are fewer images than a batch needs.
         DivergenceError: if a loss has exploded, or a loss or a gradient is not finite; the message names the step.
     """
     history = History() if history is None else history

@@ -29,13 +29,14 @@ PLACES = {"score_loss": 1, "flow_loss": 0}
 
 
 class Loss(NamedTuple):
-    """The loss of a micro-batch in nats per dimension, with its parts, as scalars that the host has not read.
+    """The loss of a micro-batch of B images, with its parts, as scalars that the host has not read.
 
     Arguments:
-        value: the loss that is differentiated.
-        score: the score's part of the loss; for a loss of only the flow, the value.
-        log_det: the mean log-determinant, over all dimensions, in nats. The Neumann estimator only has the gradient of the
-            log-determinant, not its value, and may have it from a share of the images; see :data:`indm.flows.base.LogDet`.
+        value: the loss that is differentiated, in nats per dimension, a scalar.
+        score: the score's part of the loss, in nats per dimension, a scalar; for a loss of only the flow, the value.
+        log_det: the mean log-determinant, over all dimensions, in nats, a scalar. The Neumann estimator only has the
+            gradient of the log-determinant, not its value, and may have it from a share of the images; see
+            :data:`indm.flows.base.LogDet`.
         latents: the latents that train the score, shape (B, C, H, W), without their graph; ``None`` if they do not train it.
     """
 
@@ -45,33 +46,99 @@ class Loss(NamedTuple):
     latents: Tensor | None = None
 
     def numbers(self) -> Tensor:
-        """Return the three scalars, shape (``NUMBERS``,), float64."""
+        """Return the three scalars without their graph, shape (``NUMBERS``,), float64, in the order of the arguments."""
         return torch.stack([number.detach().double() for number in (self.value, self.score, self.log_det)])
 
 
 def normalizing_flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
-    """Return the negative log-likelihood of the flow as a normalizing flow with a standard normal latent."""
+    r"""Return the negative log-likelihood of the flow as a normalizing flow with a standard normal latent.
+
+    .. math:: \frac{1}{BD} \sum_{i=1}^B \Big( -\log \mathcal N(h(x_i); 0, I)
+        - \log\Big|\det\frac{\partial h}{\partial x}(x_i)\Big| \Big)
+
+    Arguments:
+        model: the model, of which only the flow is used.
+        how: not used.
+        draws: the micro-batch, images with shape (B, C, H, W), D = C H W.
+
+    Returns:
+        The loss, in nats per dimension; it does not train the score, so that it has no latents.
+
+    References:
+        | Density Estimation Using Real NVP (Dinh et al., 2017), https://arxiv.org/abs/1605.08803, section 3.1
+    """
     z, log_det = model.flow(draws.x, draws.log_det, draws.generator)
     loss = (gaussian_nll(z, 1.0) - log_det).mean() / z[0].numel()
     return Loss(loss, loss, log_det.mean())
 
 
 def flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
-    """Return the NELBO as a loss of only the flow."""
+    r"""Return the NELBO, truncated at eps, as a loss of only the flow; see :func:`indm.diffusion.objectives.nelbo`.
+
+    .. math:: \frac{1}{BD} \sum_{i=1}^B \mathrm{NELBO}_\epsilon(x_i)
+
+    Arguments:
+        model: the model.
+        how: its settings, of which the precision and ``reconstruction`` count.
+        draws: the micro-batch, images with shape (B, C, H, W), D = C H W; its times and noise are drawn again.
+
+    Returns:
+        The loss, in nats per dimension; it does not train the score, so that it has no latents.
+
+    References:
+        | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
+        | https://arxiv.org/abs/2205.13699, theorem 1 and section 5
+    """
     # With separate times and noise: the score uses the step's, and would otherwise follow a flow that has just seen them.
     return _nelbo(model, how, draws.fresh(), model.eps)._replace(latents=None)
 
 
 def joint_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws, *, frozen: bool = False) -> Loss:
-    """Return the NELBO, softly truncated if asked.
+    r"""Return the NELBO, softly truncated if asked; see :func:`indm.diffusion.objectives.nelbo`.
 
-    With a frozen flow it is the NELBO of the latents, without the log-determinant, which is then constant.
+    .. math:: \frac{1}{BD} \sum_{i=1}^B \mathrm{NELBO}_\tau(x_i)
+
+    with :math:`\tau = \epsilon`, or with soft truncation one random :math:`\tau \ge \epsilon` for the whole batch. With a
+    frozen flow it is the NELBO of the latents, without the log-determinant, which is then constant.
+
+    Arguments:
+        model: the model.
+        how: its settings, of which the precision, ``soft_truncation`` and ``reconstruction`` count.
+        draws: the micro-batch, images with shape (B, C, H, W), D = C H W.
+        frozen: whether the flow is not trained.
+
+    Returns:
+        The loss, in nats per dimension, and the latents, shape (B, C, H, W).
+
+    References:
+        | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
+        | https://arxiv.org/abs/2205.13699, theorem 1
+        | Soft Truncation (Kim et al., 2022), https://arxiv.org/abs/2106.05527, section 4
     """
     return _nelbo(model, how, draws, _truncation(model, how, draws), frozen=frozen)
 
 
 def score_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
-    """Return the score's variance-weighted loss on latents of the current flow, softly truncated if asked."""
+    r"""Return the score's variance-weighted loss on latents of the current flow, softly truncated if asked.
+
+    .. math:: \frac{1}{BD} \sum_{i=1}^B \tfrac12 \|\epsilon_\theta(z_{t_i}, t_i) - \epsilon_i\|^2, \qquad t_i \sim U[\tau, T]
+
+    with :math:`\tau = \epsilon`, or with soft truncation one random :math:`\tau \ge \epsilon` for the whole batch. On a forward
+    path other than the linear one, the path's error takes the place of the squared norm.
+
+    Arguments:
+        model: the model; the flow gets no gradient.
+        how: its settings, of which the precision and ``soft_truncation`` count.
+        draws: the micro-batch, images with shape (B, C, H, W), D = C H W.
+
+    Returns:
+        The loss, which does not bound the likelihood, and the latents, shape (B, C, H, W); the log-determinant is not computed.
+
+    References:
+        | Score-Based Generative Modeling through Stochastic Differential Equations (Song et al., 2021)
+        | https://arxiv.org/abs/2011.13456, equation 7 with :math:`\lambda = \sigma_t^2`
+        | Soft Truncation (Kim et al., 2022), https://arxiv.org/abs/2106.05527, section 4
+    """
     with torch.no_grad():
         z0, log_det = model.flow(draws.x, "none", draws.generator)
     t = uniform_time(draws.u, _truncation(model, how, draws))

@@ -96,7 +96,12 @@ class Saver:
         return f"the state after step {self.saved} is saved in {self.scratch.path('state')}"
 
     def snapshots(self) -> dict[int, dict[str, Tensor]]:
-        """Read the snapshots, by step."""
+        """Read the snapshots that have been saved, by step.
+
+        Returns:
+            The tensors of :meth:`~indm.training.trainer.Trainer.evaluated` by their names, each in the shape of the model's
+            parameter or buffer.
+        """
         return {step: found[0] for step in self.steps if (found := self.scratch.load(f"snapshot-{step}"))}
 
 
@@ -113,7 +118,13 @@ def shared_scratch(work: Work, device: torch.device) -> Iterator[Scratch]:
 
 
 def write_snapshots(folder: Path, snapshots: Mapping[int, Mapping[str, Tensor]], spec: Mapping[str, Any]) -> None:
-    """Write ``snapshots.safetensors``, the weights to evaluate by step, with the model's specification."""
+    """Write ``snapshots.safetensors``, the weights to evaluate by step, with the model's specification.
+
+    Arguments:
+        snapshots: by step, the tensors of :meth:`~indm.training.trainer.Trainer.evaluated`, each in the shape of the model's
+            parameter or buffer.
+        spec: the specification.
+    """
     weights = {f"{step}.{key}": value for step, state in snapshots.items() for key, value in state.items()}
     write_weights(folder / "snapshots.safetensors", weights, {**spec, "steps": list(snapshots)}, SNAPSHOTS_FORMAT)
 

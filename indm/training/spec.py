@@ -29,7 +29,8 @@ def model_spec(
         suite: the suite.
         name: the run.
         shape: (C, H, W) of an image.
-        data_moments: mean and standard deviation of the training images' pixels, for a run that standardises its latent.
+        data_moments: mean and standard deviation of the training images' pixels in model space, for a run that standardises its
+            latent.
     """
     run, parameters = suite.runs[name], suite.train_params(name)
     *behind, last = suite.flows_of(name)
@@ -52,7 +53,7 @@ def _sde_spec(section: "TrainedVPParams | VEParams") -> dict[str, Any]:
 
 
 def _score_spec(score: "ScoreParams") -> dict[str, Any]:
-    """Return the network's specification, with ``predict`` only if it is not the noise, as in earlier checkpoints."""
+    """Return the network's specification, with ``predict`` only if it is not the noise, which a network predicts by default."""
     return score.model_dump(exclude={"predict"}) | ({} if score.predict == "noise" else {"predict": score.predict})
 
 
@@ -79,7 +80,9 @@ def build_trainer(
     """Build the trainer of a run, with weights drawn from torch's generator; see :func:`model_spec`.
 
     Arguments:
-        batches: the training images in model space, from which fixed maps are fitted; by default there are none.
+        shape: (C, H, W) of an image.
+        batches: passes over the training images in model space, in batches with shape (B, C, H, W), from which fixed maps are
+            fitted; by default there are none.
     """
     parameters = suite.train_params(name)
     model = build_model(model_spec(suite, name, shape, data_moments)).to(device)

@@ -42,7 +42,7 @@ from indm.training.losses import NUMBERS, PLACES, Loss, flow_loss, joint_loss, n
 
 # For both networks as in the released code (losses.py, get_optimizer); AdamW's default for the second one is 0.999.
 BETAS = (0.9, 0.99)
-# In nats per dimension. Untrained models have about ten, and the uniform density of 256 levels has 5.5.
+# In nats per dimension of model space, far above any sound loss: the uniform density on [-1, 1] has log 2.
 EXPLODED = 1e3
 
 
@@ -112,7 +112,12 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 
 
 class Trainer:
-    """The state of a training: the model, which is trained in place, its optimisers and its averaged weights."""
+    """The state of a training: the model, which is trained in place, its optimisers and its averaged weights.
+
+    Arguments:
+        model: the model.
+        optimisation: its settings.
+    """
 
     def __init__(self, model: ImplicitNonlinearDiffusion, optimisation: Optimisation) -> None:
         self.model = model.train()
@@ -149,7 +154,7 @@ class Trainer:
         estimator's value is not the log-determinant.
 
         Arguments:
-            draws: the batch and its random numbers.
+            draws: the whole batch of B images, of which this process takes its share, and its random numbers.
             lr_factor: factor of the peak learning rates.
             flow_alone: train only the flow, as a normalizing flow with a standard normal latent.
 
@@ -189,7 +194,7 @@ class Trainer:
         self.frozen = True
 
     def averaged(self, *, raw_flow: bool = False) -> ImplicitNonlinearDiffusion:
-        """Return a model with averaged weights (but the raw flow if asked), in eval mode, with refreshed spectral norms."""
+        """Return a new model with averaged weights (but the raw flow if asked), in eval mode, with refreshed spectral norms."""
         model = build_model(self.model.spec)
         model.noise.load_state_dict(self.averages["score"].module.state_dict())
         if raw_flow:
@@ -205,9 +210,13 @@ class Trainer:
         return model.eval().requires_grad_(False)
 
     def evaluated(self) -> dict[str, Tensor]:
-        """Return the weights for evaluations during the training: the averaged model as ``ema.``, the raw flow as ``raw.flow.``.
+        """Return the weights for evaluations during the training: the averaged model and the raw flow.
 
         The raw score, which is most of a model, is left out, because it is only evaluated at the end, if at all.
+
+        Returns:
+            Tensors by name, each in the shape of the parameter or buffer: ``ema.`` with the names of the whole model, and
+            ``raw.flow.`` with the names of the flow.
         """
         state = {f"ema.{key}": value for key, value in self.averaged().state_dict().items()}
         return state | {f"raw.flow.{key}": value for key, value in self.model.flow.state_dict().items()}
@@ -221,7 +230,12 @@ class Trainer:
         return {"lipschitz_smallest": min(found), "lipschitz_largest": max(found)} if found else {}
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """Return the optimisers' states, named ``network.0.key``, each for all parameters of a network in one tensor."""
+        """Return the states of the optimisers, each of which trains all N numbers of a network as one tensor.
+
+        Returns:
+            Tensors by name, ``<network>.0.<key>``: the number of updates, ``step``, a scalar, and AdamW's moments of the
+            gradient, ``exp_avg`` and ``exp_avg_sq``, shape (N,), in the layout of :class:`~indm.training.flat.Flat`.
+        """
         return {
             f"{name}.{index}.{key}": value
             for name, optimiser in self.optimisers.items()
@@ -230,7 +244,13 @@ class Trainer:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state of the training: raw and averaged weights with buffers, optimisers, whether the flow is frozen."""
+        """Return the state from which a training continues.
+
+        Returns:
+            Tensors by name: ``frozen``, whether the flow is frozen, a scalar; ``raw.``, the model's parameters and buffers, and
+            ``average.<network>.``, their averages, in their own shapes; ``updates.<network>``, the number of updates of an
+            average, a scalar; ``optimiser.``, see :meth:`optimiser_state`.
+        """
         state = {"frozen": torch.tensor(self.frozen)}
         state |= {f"raw.{key}": value for key, value in self.model.state_dict().items()}
         state |= {f"optimiser.{key}": value for key, value in self.optimiser_state().items()}
@@ -240,7 +260,15 @@ class Trainer:
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore the state that :meth:`state` returned."""
+        """Restore the state that :meth:`state` returned.
+
+        Arguments:
+            state: the tensors by name, in the shapes of this trainer's own state.
+
+        Raises:
+            RuntimeError: if a name or a shape does not fit the model.
+            KeyError: if ``frozen``, or the number of updates of an average, is missing.
+        """
         if state["frozen"]:
             self.freeze_flow()
         self.model.load_state_dict(strip_prefix(state, "raw"))

@@ -1,7 +1,7 @@
 r"""The lowest point of a cubic that is fitted to the trials of one hyper-parameter.
 
-All trials share their noise in the fit, so that its lowest point errs less by chance than the best trial, and a cubic may rise more
-steeply on one side than on the other, as losses do above and below the best learning rate. Simulated:
+The fit averages the noise of all trials, so that its lowest point errs less by chance than the best trial, and a cubic may rise
+more steeply on one side than on the other, as losses do above and below the best learning rate. Simulated:
 ``python -m benchmarks.rates``.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.polynomial import Polynomial
 
 DEGREE = 3
-# A residual above this share of the median trial's excess is large: the cubic then tells little about where its lowest point is.
+# A residual above this share of the median trial's excess is large: the lowest point of the cubic is then uncertain.
 LARGE = 0.5
 
 
@@ -22,9 +22,9 @@ class Lowest:
     """The lowest point of a fitted cubic.
 
     Arguments:
-        place: where it is, within the trials.
-        height: value of the cubic there.
-        residual: standard deviation of the trials about the cubic, with n - 4 degrees of freedom.
+        place: where it is, within the trials, in the unit of the places.
+        height: value of the cubic there, in the unit of the heights.
+        residual: standard deviation of the trials about the cubic, with n - 4 degrees of freedom, in the same unit.
         end: ``lower`` or ``upper`` if it is the first or the last trial, else empty.
         is_rough: whether the residual is large, compared with the median excess of a trial above the lowest point.
     """
@@ -43,7 +43,7 @@ def lowest_point(places: Sequence[float], heights: Sequence[float]) -> Lowest:
 
     Arguments:
         places: x, different values, increasing, shape (n,), n at least 5; such as logarithms of rates.
-        heights: y, the targets of the trials, finite, shape (n,).
+        heights: y, the targets of the trials, finite, shape (n,): in bits/dim, or logarithms of FID, which have no unit.
     """
     cubic = Polynomial.fit(places, heights, DEGREE)
     minimum = _minimum(cubic)

@@ -1,9 +1,9 @@
 r"""Trials on grids, one hyper-parameter after another, and the choice of each by the lowest point of a cubic.
 
-A hyper-parameter has K trials at equidistant places of its range, both ends included; a place is a logarithm where the range says
-so. The hyper-parameters before it have their chosen values, and those after it are in the middle of their ranges: ``lr`` is chosen
-with ``flow_lr`` in the middle, and then ``flow_lr`` at the chosen ``lr``. Therefore every hyper-parameter of every model is chosen
-from equally many trials, and a model with two of them has twice as many trials.
+A hyper-parameter has K trials at equidistant places of its range, both ends included; a place is a logarithm where the range
+says so. The hyper-parameters before it have their chosen values, and those after it are in the middle of their ranges: ``lr``
+is chosen with ``flow_lr`` in the middle, and then ``flow_lr`` at the chosen ``lr``. Therefore every hyper-parameter of every
+model is chosen from K trials, and a model with two hyper-parameters has 2 K trials.
 
 The cubic is fitted to the targets, or for the ``fid`` objective to their logarithms, because the error of an FID is relative.
 """
@@ -28,7 +28,8 @@ ROUGH = "the residual is large, so the cubic fits badly, or the value matters li
 class Chosen(NamedTuple):
     """The choice of a hyper-parameter: its value, and the height of the cubic there, as a target.
 
-    ``residual`` is in bits/dim, or of the logarithm of FID, and ``None`` without a fit; ``note`` says what is wrong, if anything.
+    ``residual`` is in bits/dim, or of the logarithm of FID, and ``None`` without a fit; ``note`` says what is wrong, if
+    anything.
     """
 
     value: float
@@ -67,7 +68,7 @@ class GridStudy(Study):
         return range(first, first + self.count)
 
     def suggest(self, trial: int) -> dict[str, float]:
-        """Return the hyper-parameters of a trial, before which the earlier hyper-parameters have been chosen."""
+        """Return the hyper-parameters of a trial, once all trials of the hyper-parameters before the searched one are made."""
         searched, number = divmod(trial, self.count)
         found = {}
         for i, (name, distribution) in enumerate(self.space.items()):

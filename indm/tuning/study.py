@@ -1,10 +1,10 @@
 r"""The study of a model: its finished trials, in a file of Optuna's, and Optuna's next suggestion.
 
-The tree-structured Parzen estimator suggests, separately for each hyper-parameter :math:`\lambda`, the candidate with the largest
-:math:`\ell(\lambda)/g(\lambda)`, where the two densities are fitted to the better and to the other trials before it. The first
-:data:`STARTUP` trials are random. A suggestion depends only on the study's seed, the trial's number, the hyper-parameter's name
-and the trials before it. Therefore a study that was killed makes the same suggestions as an undisturbed one, and the random trials
-of all models with the same seed have the same values of the hyper-parameters that they share.
+The tree-structured Parzen estimator suggests, separately for each hyper-parameter :math:`\lambda`, the candidate with the
+largest :math:`\ell(\lambda)/g(\lambda)`, where the two densities are fitted to the better and to the other trials before it.
+The first :data:`STARTUP` trials are random. A suggestion depends only on the study's seed, the trial's number, the
+hyper-parameter's name and the trials before it. Therefore a study that was killed makes the same suggestions as an undisturbed
+one, and the random trials of all models with the same seed have the same values of the hyper-parameters that they share.
 
 A trial is recorded in one piece when it has ended, so that a kill does not leave half a trial.
 
@@ -119,7 +119,7 @@ def rounded(value: float, distribution: FloatDistribution) -> float:
 
 
 def _open(path: Path, key: str) -> JournalStorage:
-    """Open a file of Optuna's, after removing a last line that a power cut left unfinished, and the lock of a killed process."""
+    """Open a file of Optuna's, without a last line that a power cut left unfinished or the lock of a killed process."""
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     if path.is_file():
         # Truncated in place, because rewriting could leave an empty file after a kill.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from indm.suite.schema.suite import Suite
 
 Progress = Callable[[range], Iterable[int]]
-# The measurements of a trial, each with its standard error over images.
+# The measurements of a trial, each with its standard error over images: bounds in bits/dim, and FID, which has no unit.
 NUMBERS = ("target", "train_nelbo", "valid_nelbo", "valid_nelbo_raw_flow")
 MEASURED = tuple(f"{number}{suffix}" for number in NUMBERS for suffix in ("", "_se"))
 
@@ -44,8 +44,8 @@ class Arm:
         name: the run whose hyper-parameters are searched.
         seed: dataset and seed of all trials; their random numbers do not depend on the model.
         description: content of ``dataset.json``.
-        train: training images as levels, uint8, shape (N, C, H, W).
-        valid: validation images for the bounds.
+        train: training images as levels 0 … L - 1, uint8, shape (N, C, H, W), on the CPU.
+        valid: validation images for the bounds, and for the ``fid`` objective the reference of FID, uint8, shape (M, C, H, W).
     """
 
     suite: "Suite"
@@ -92,6 +92,15 @@ class Arm:
         """Measure a trained model: bounds on training and validation images, and, for the ``fid`` objective, FID.
 
         All trials with the same seed meet the same dequantisation and noise, whatever their model.
+
+        Returns:
+            The names in ``MEASURED`` that apply: bounds in bits/dim, means over images; ``target``, to be minimised, is FID,
+            which has no unit, for the ``fid`` objective, and otherwise the bound on the validation images for the weights that
+            the suite evaluates.
+
+        Raises:
+            DivergenceError: if FID is not finite.
+            ConvergenceError: if the flow cannot be inverted at a sampled latent, or its log-determinant does not converge.
         """
         averaged = trainer.averaged().to(self.device)
         evaluated, found = averaged, {"valid_nelbo": self._bound(averaged, self.valid)}

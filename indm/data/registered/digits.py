@@ -14,7 +14,7 @@ def load_digits(split_seed: int) -> Splits:
     References:
         | Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), https://doi.org/10.24432/C50P49
     """
-    # Imported here because scikit-learn takes a second to import and only the `prepare` stage needs it.
+    # Imported here because scikit-learn is slow to import and only the `prepare` stage needs it.
     from sklearn import datasets
     from sklearn.model_selection import train_test_split
 

@@ -12,7 +12,17 @@ STRIDES = {"train": 8, "valid": 16, "test": 16}
 
 
 def cut(photograph: NDArray[np.uint8], columns: tuple[int, int], stride: int, offset: int) -> NDArray[np.uint8]:
-    """Cut every patch of a strip on a grid: photograph (H, W, 3) to patches (N, 3, 32, 32)."""
+    """Cut every patch of a strip on a grid.
+
+    Arguments:
+        photograph: levels 0 … 255, uint8, shape (H, W, 3).
+        columns: the first column of the strip, and the first column after it.
+        stride: pixels between neighbouring patches in either direction.
+        offset: the first row of the strip.
+
+    Returns:
+        Levels 0 … 255, uint8, shape (N, 3, 32, 32), row by row of the grid.
+    """
     strip = photograph[offset:, columns[0] : columns[1]]
     windows = np.lib.stride_tricks.sliding_window_view(strip, (SIZE, SIZE), axis=(0, 1))[::stride, ::stride]
     return windows.reshape(-1, 3, SIZE, SIZE)
@@ -20,7 +30,7 @@ def cut(photograph: NDArray[np.uint8], columns: tuple[int, int], stride: int, of
 
 def load_patches(split_seed: int) -> Splits:
     """Cut the patches, labelled by their photograph; the seed shifts the grid by up to seven rows."""
-    # Imported here because scikit-learn takes a second to import and only the `prepare` stage needs it.
+    # Imported here because scikit-learn is slow to import and only the `prepare` stage needs it.
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images

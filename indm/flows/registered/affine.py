@@ -18,12 +18,15 @@ class PixelAffine(ClosedFormFlow):
         self.shift = nn.Parameter(torch.zeros(self.image_shape))
 
     def map(self, x: Tensor) -> Tensor:
+        """Return e^a x + b, (B, C, S, S) to (B, C, S, S)."""
         return self.log_scale.exp() * x + self.shift
 
     def unmap(self, z: Tensor) -> Tensor:
+        """Return (z - b) e^-a, (B, C, S, S) to (B, C, S, S)."""
         return (z - self.shift) / self.log_scale.exp()
 
     def volume(self) -> Tensor:
+        """Return the sum of a in nats, a scalar."""
         return self.log_scale.sum()
 
 

@@ -31,19 +31,23 @@ class SpectralFilter(ClosedFormFlow):
         self.mix = nn.Parameter(torch.zeros(channels_in * (channels_in - 1)))
 
     def map(self, x: Tensor) -> Tensor:
+        """Return z, (B, C, S, S) to (B, C, S, S)."""
         lower, upper = self._factors()
         return filtered(torch.einsum("ij,jk,bkhw->bihw", lower, upper, x), self.log_gain) + self.shift
 
     def unmap(self, z: Tensor) -> Tensor:
+        """Return x = U^-1 L^-1 C^T e^-a C (z - b), (B, C, S, S) to (B, C, S, S)."""
         lower, upper = self._factors()
         columns = filtered(z - self.shift, -self.log_gain).flatten(2)
         columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
         return torch.linalg.solve_triangular(upper, columns, upper=True, unitriangular=True).unflatten(2, z.shape[2:])
 
     def volume(self) -> Tensor:
+        """Return the sum of a in nats, a scalar."""
         return self.log_gain.sum()
 
     def log_gains(self) -> Tensor:
+        """Return a in nats, shape (C, S, S)."""
         return self.log_gain
 
     def _factors(self) -> tuple[Tensor, Tensor]:

@@ -30,12 +30,14 @@ class Linear(ClosedFormFlow):
         self.shift = nn.Parameter(torch.zeros(self.image_shape))
 
     def map(self, x: Tensor) -> Tensor:
+        """Return L U x + b, (B, C, S, S) to (B, C, S, S)."""
         # Rows are images. Two products with the factors, because the product of the factors would take D / B times as long.
         upper = x.flatten(1) @ self._upper().T
         lower = upper + upper @ self.factors.tril(-1).T
         return lower.unflatten(1, self.image_shape) + self.shift
 
     def unmap(self, z: Tensor) -> Tensor:
+        """Return U^-1 L^-1 (z - b), (B, C, S, S) to (B, C, S, S)."""
         columns = (z - self.shift).flatten(1).T
         # For L, the diagonal counts as 1 and the entries above it are ignored.
         columns = torch.linalg.solve_triangular(self.factors, columns, upper=False, unitriangular=True)
@@ -43,6 +45,7 @@ class Linear(ClosedFormFlow):
         return columns.T.unflatten(1, self.image_shape)
 
     def volume(self) -> Tensor:
+        """Return the sum of d in nats, a scalar."""
         return self.factors.diagonal().sum()
 
     def _upper(self) -> Tensor:

@@ -16,15 +16,19 @@ class Scale(ClosedFormFlow):
         self.log_scale = nn.Parameter(torch.zeros(()))
 
     def map(self, x: Tensor) -> Tensor:
+        """Return e^a x, (B, C, S, S) to (B, C, S, S)."""
         return self.log_scale.exp() * x
 
     def unmap(self, z: Tensor) -> Tensor:
+        """Return e^-a z, (B, C, S, S) to (B, C, S, S)."""
         return z / self.log_scale.exp()
 
     def log_gains(self) -> Tensor:
+        """Return a for each frequency, in nats, shape (C, S, S)."""
         return self.log_scale.expand(self.image_shape)
 
     def volume(self) -> Tensor:
+        """Return D a in nats, a scalar."""
         return math.prod(self.image_shape) * self.log_scale
 
 

@@ -88,10 +88,24 @@ class Wolf(Flow):
         return self.encoder(self.bijection.to_scale(x, self.first_scale))
 
     def forward(self, x: Tensor, log_det: LogDet, generator: Source = None) -> tuple[Tensor, Tensor]:
-        """Return z = T_h(x) and log|det dT_h(x)/dx| - log q(h|x) + log p(h) at one h drawn from q(h|x).
+        r"""Map images to latents at one h drawn from q(h|x) per image, and compute the rest of the bound of log p(x).
 
-        The second value, with shape (B,), is random: the mean of log p_z(z) + value over h is a lower bound of log p(x). h
-        is the first draw from the generator, also in eval mode. See :meth:`Flow.forward`; ``"none"`` returns zeros.
+        .. math:: z = T_h(x), \qquad v = \log\Big|\det\frac{\partial T_h(x)}{\partial x}\Big| - \log q(h|x) + \log p(h)
+
+        The value v is random. The mean of :math:`\log p_z(z) + v` over h is a lower bound of log p(x). The first draw from the
+        generator is h, also in eval mode.
+
+        Arguments:
+            x: images, with shape (B, C, S, S).
+            log_det: see :data:`LogDet`; with ``"none"``, zeros replace v.
+            generator: source of every random draw; torch's global generator if None.
+
+        Returns:
+            z with shape (B, C, S, S) and v in nats with shape (B,).
+
+        Raises:
+            ValueError: if the images have another shape, or ``log_det`` is unknown.
+            ConvergenceError: as in :meth:`ResidualFlow.forward`.
         """
         self._check_shape(x)
         h, log_q = self._draw(*self.posterior(x), generator)
@@ -102,13 +116,16 @@ class Wolf(Flow):
     def inverse(
         self, z: Tensor, atol: float = 1e-6, max_iterations: int = 1000, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Return x = T_h^-1(z) at a new h drawn from the prior; see :meth:`Flow.inverse`."""
+        """Return x = T_h^-1(z) at a new h drawn from the prior, (B, C, S, S) to (B, C, S, S); see :meth:`Flow.inverse`."""
         self._check_shape(z)
         e = draw_probe(z.new_empty(z.shape[0], self.latent_dim), "gaussian", generator)
         return self.bijection.inverse(z, atol, max_iterations, h=self.prior.inverse(e))
 
     def bijection_at(self, x: Tensor, generator: Source = None) -> tuple[Map, Map]:
-        """Return T_h and its inverse at one h drawn from q(h|x); see :meth:`Flow.bijection_at`."""
+        """Return T_h and its inverse for images (B, C, S, S), at one h drawn from q(h|x) per image.
+
+        See :meth:`Flow.bijection_at`.
+        """
         h, _ = self._draw(*self.posterior(x), generator)
         return lambda images: self.bijection(images, "none", None, h)[0], lambda z: self.bijection.inverse(z, h=h)
 
