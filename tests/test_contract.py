@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from indm.densities.movers import Range
+from indm.diffusion.checks.findings import differ
 from indm.diffusion.checks.gaussian import gap, gaussian
 from indm.diffusion.checks.path import check_path
 from indm.diffusion.checks.points import EPS
@@ -31,6 +32,12 @@ FADING = str(REPOSITORY / "docs/extending/code/fading.py")
 @pytest.mark.parametrize("name", [*FAMILIES, FADING], ids=lambda name: Path(name).stem)
 def test_a_family_keeps_the_contract(name: str) -> None:
     assert check_family(member(name)) == []
+
+
+def test_what_is_not_finite_differs_from_everything() -> None:
+    inf, nan = math.inf, math.nan
+    found, expected = [1.0, 1.0, inf, 1.0, nan, inf, -inf], [1.0, 2.0, 1.0, inf, 1.0, inf, inf]
+    assert differ(torch.tensor(found), torch.tensor(expected), 0.1).tolist() == [False] + 6 * [True]
 
 
 def planted(name: str, methods: dict[str, Any]) -> Member:

@@ -117,7 +117,7 @@ class Report:
         if compared.best is not None and compared.is_better:
             read_as = compared.best.words(compared.described)
             found.append(
-                f"The network is probably described wrongly: its bound is lower by at least {compared.gain:.3f} ± "
+                f"The network is probably described wrongly: its bound is lower by {compared.gain:.3f} ± "
                 f"{compared.se:.3f} bits/dim if it is read as {read_as} instead of {self.kind}. To read it so, "
                 f"{compared.best.remedy(compared.described)}."
             )

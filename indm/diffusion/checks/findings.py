@@ -8,9 +8,9 @@ from indm.diffusion.checks.points import Points
 def differ(found: Tensor, expected: Tensor, tolerance: float) -> Tensor:
     """Return for each sample whether an entry is farther off than the tolerance times 1 plus its size: (N, *) to bool (N,).
 
-    NaN is farther off than any tolerance.
+    NaN is farther off than any tolerance, and so is everything where infinity is expected.
     """
-    close = (found - expected).abs() <= tolerance * (1 + expected.abs())
+    close = ((found - expected).abs() <= tolerance * (1 + expected.abs())) & expected.isfinite()
     return ~close.reshape(len(close), -1).all(1)
 
 
