@@ -267,8 +267,10 @@ def _download(archive: Archive, path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             fetched.replace(path)
     except Exception as error:  # pooch, requests and gdown each raise different errors.
+        # Of an error that requests wraps in others, the first.
         raise DataError(
-            f"{path}: missing, and its download failed ({' '.join(str(error).split())}); {archive.remedy}"
+            f"{path}: missing, and its download failed "
+            f"({' '.join(str(getattr((*error.args, error)[0], 'reason', error)).split())}); {archive.remedy}"
         ) from error
 
 
