@@ -42,14 +42,15 @@ def accept(before: str, suite: str, root: Path, bound: float | None = None, why:
     evidence = judge(suite, commits, (folders[0], folders[1]), bound)
     yield evidence.sentence()
     for published in sorted(path.parent for path in root.glob("*/kept")):
-        yield f"{published}: {_record(published, work, evidence, why)}"
+        yield f"{published}: {_record(published.resolve(), work, evidence, why)}"
     shutil.rmtree(work)
 
 
 def _record(published: Path, work: Path, evidence: Evidence, why: str) -> str:
     """Record the changes since a suite was kept, unless the code before refuses its results, too."""
     file = Path("params") / f"{published.name}.yaml"
-    done = in_checkout(work / "before", "indm", "restore", "--suite", str(file), "--out", str(work / "known"))
+    options = ("--suite", str(file), "--from", str(published.parent), "--out", str(work / "known"))
+    done = in_checkout(work / "before", "indm", "restore", *options)
     if done.returncode:
         raise ArtifactError(
             f"{published}: the code of commit {evidence.before[:12]} refuses its results, too, so that this evidence does not "
