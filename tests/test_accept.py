@@ -3,6 +3,7 @@
 import json
 import math
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         subprocess.run(["git", *command], cwd=root, check=True)
     monkeypatch.chdir(root)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return root
 
 
@@ -153,6 +155,7 @@ def test_a_change_that_moves_nothing_is_accepted_for_every_suite(checkout: Path,
     done = runs()
     assert done.exit_code == 0, done.output
     assert "3 of 3 files of results have the same bytes" in done.output
+    assert not list(checkout.parent.glob("indm-accept-*"))
     (entry,) = parse_yaml((checkout / "docs/results/smoke/accepted.yaml").read_text())["accepted"]
     commits = subprocess.run(["git", "log", "--format=%H"], cwd=checkout, capture_output=True, text=True, check=True)
     assert [entry["evidence"]["after"], entry["evidence"]["before"]] == commits.stdout.split()

@@ -35,15 +35,24 @@ def accept(before: str, suite: str, root: Path, bound: float | None = None, why:
     refuse_uncommitted(here)
     commits = commit_of(before, here), commit_of("HEAD", here)
     work = Path(tempfile.mkdtemp(prefix="indm-accept-"))
+    try:
+        yield from _accept(commits, suite, root, work, bound, why)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; what was run is in {work}") from error
+    shutil.rmtree(work)
+
+
+def _accept(
+    commits: tuple[str, str], suite: str, root: Path, work: Path, bound: float | None, why: str
+) -> Iterator[str]:
     folders = []
     for name, commit in zip(("before", "after"), commits, strict=True):
         yield f"suite {suite} by commit {commit[:12]}, in {work / name}"
-        folders.append(run_at(commit, suite, here, work / name))
+        folders.append(run_at(commit, suite, Path(), work / name))
     evidence = judge(suite, commits, (folders[0], folders[1]), bound)
     yield evidence.sentence()
     for published in sorted(path.parent for path in root.glob("*/kept")):
         yield f"{published}: {_record(published.resolve(), work, evidence, why)}"
-    shutil.rmtree(work)
 
 
 def _record(published: Path, work: Path, evidence: Evidence, why: str) -> str:
