@@ -16,10 +16,14 @@ from indm.kept import accept as module
 from indm.kept.accepted import Changes
 from indm.kept.evidence import Evidence, compare, judge
 from indm.kept.keep import REFUSED, WRITTEN, Outcome
+from indm.pipeline.input_check import InputCheck
 from indm.pipeline.stamps import Difference
+from indm.suite.load import load_suite
 from indm.suite.strict_yaml import parse_yaml
+from tests.conftest import REPOSITORY
 
 BEFORE, AFTER = "a" * 40, "b" * 40
+SMOKE = REPOSITORY / "params/smoke.yaml"
 FILES = {
     "tables/nll.csv": "model,nelbo,nelbo_se,step\nindm,2.0,0.1,400\n",
     "tables/compute.csv": "ms_per_step\n12\n",
@@ -132,7 +136,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Call the command where runs write what they are told, and archives come back or are refused."""
 
-    def call(*options: str, after: dict[str, str] = FILES, refused_before: int = 0, state: str = WRITTEN) -> Result:
+    def call(
+        *options: str,
+        after: dict[str, str] = FILES,
+        refused_before: int = 0,
+        state: str = WRITTEN,
+        unseen: tuple[str, ...] = (),
+    ) -> Result:
         sides = {"before": FILES, "after": after}
         monkeypatch.setattr(module, "run_at", lambda _commit, _suite, _here, place: folder(place, sides[place.name]))
         done = subprocess.CompletedProcess([], refused_before, "", "indm restore: runs/r: refused\n")
@@ -146,6 +156,7 @@ def runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
             return Outcome({"runs/r": (state, "" if state == WRITTEN else "other numbers")})
 
         monkeypatch.setattr(module, "restore", restored)
+        monkeypatch.setattr(module, "_unseen", lambda *_: unseen)
         return CliRunner().invoke(main, ["accept", "--before", "HEAD~1", *options])
 
     return call
@@ -171,6 +182,7 @@ def test_a_change_that_moves_nothing_is_accepted_for_every_suite(checkout: Path,
         ),
         ((), {"refused_before": 1}, "refuses its results, too"),
         ((), {"state": REFUSED}, "other numbers"),
+        ((), {"unseen": ("changed indm/x.py",)}, "found changed indm/x.py, which no job of suite smoke imports"),
         (("--bound", "0.1"), {}, "--why: found nothing"),
         (("--before", "nosuch"), {}, "--before: found 'nosuch', expected a commit"),
     ],
@@ -182,6 +194,15 @@ def test_what_is_no_evidence_is_one_line_and_exit_1(
     assert done.exit_code == 1
     assert words in done.output.splitlines()[-1]
     assert (checkout / "docs/results/smoke/accepted.yaml").exists() == ("state" in told)
+
+
+def test_changes_that_the_suite_does_not_import_are_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ("flows/registered/resflow", "data/registered/cifar10", "nobody")
+    changed = {f"changed indm/{name}.py": {"runs/r"} for name in files} | {"gone indm/old.py": {"runs/r"}}
+    monkeypatch.setattr(module, "restore", lambda *_, **__: Outcome({}, changed))
+    monkeypatch.chdir(REPOSITORY)
+    expected = ["changed indm/data/registered/cifar10.py", "changed indm/nobody.py"]
+    assert module._unseen(InputCheck(load_suite(SMOKE), Path(), Path()), Path(), "smoke") == expected
 
 
 def test_uncommitted_changes_are_no_evidence(checkout: Path, runs: Callable[..., Result]) -> None:

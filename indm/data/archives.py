@@ -267,7 +267,7 @@ def _download(archive: Archive, path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             fetched.replace(path)
     except Exception as error:  # pooch, requests and gdown each raise different errors.
-        # Of an error that requests wraps in others, the first.
+        # The error at the bottom, because requests wraps it in others.
         raise DataError(
             f"{path}: missing, and its download failed "
             f"({' '.join(str(getattr((*error.args, error)[0], 'reason', error)).split())}); {archive.remedy}"

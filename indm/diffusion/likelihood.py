@@ -101,7 +101,7 @@ class GaussianControl:
     Its mean over the noise is known, :math:`\sum a^2(z_0-m)^2 + b^2`, so that subtracting the draw and adding the mean keeps
     the bound unbiased for every :math:`m, v`. Its variance is lower where the error of the model follows the error of the
     linear prediction. The cosine basis suits natural images better than the basis of the pixels, because the coefficients
-    of neighbouring frequencies are less correlated than neighbouring pixels.
+    of neighbouring frequencies are less correlated than neighbouring pixels are.
 
     Arguments:
         sde: the diffusion.

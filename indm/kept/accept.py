@@ -9,6 +9,8 @@ from indm.errors import ArtifactError, ParamsError
 from indm.kept.evidence import Evidence, commit_of, in_checkout, judge, refuse_uncommitted, run_at
 from indm.kept.keep import restore
 from indm.pipeline.input_check import InputCheck
+from indm.pipeline.jobs import jobs_of
+from indm.pipeline.stamps import NONE, Difference, job_modules
 from indm.suite.load import load_suite
 
 
@@ -55,6 +57,17 @@ def _accept(
         yield f"{published}: {_record(published.resolve(), work, evidence, why)}"
 
 
+def _unseen(checks: InputCheck, published: Path, suite: str) -> list[str]:
+    """List the changes since a suite was kept in modules that no job of the suite imports that was run."""
+    ran = load_suite(Path("params") / f"{suite}.yaml")
+    seen = {name for job in jobs_of(ran) for name in job_modules(ran, *job)}
+    files = {Difference(name, NONE, NONE).where for name in seen}
+    changed = restore(checks, published / "kept", replace=False).changed
+    return sorted(
+        change for change in changed if not change.startswith("gone ") and change.split(" ", 1)[1] not in files
+    )
+
+
 def _record(published: Path, work: Path, evidence: Evidence, why: str) -> str:
     """Record the changes since a suite was kept, unless the code before refuses its results, too."""
     file = Path("params") / f"{published.name}.yaml"
@@ -66,6 +79,11 @@ def _record(published: Path, work: Path, evidence: Evidence, why: str) -> str:
             f"cover all changes since: {done.stderr.strip().splitlines()[0]}; give an earlier commit with --before"
         )
     checks = InputCheck(load_suite(file), work / "results", work / "reports")
+    if unseen := _unseen(checks, published, evidence.suite):
+        raise ArtifactError(
+            f"{published}: found {unseen[0]}, which no job of suite {evidence.suite} imports; "
+            "take another suite (--suite), or give a reason with indm restore --accept"
+        )
     reason = f"{why.strip().rstrip('.')}. {evidence.sentence()}" if why.strip() else evidence.sentence()
     outcome = restore(checks, published / "kept", replace=False, accept=reason, evidence=evidence)
     if outcome.failed:
