@@ -96,7 +96,12 @@ def _wait_until_it_works(process: "subprocess.Popen[bytes]", checkout: Path) -> 
 
 def _check(process: "subprocess.Popen[bytes]", checkout: Path) -> None:
     if process.wait():
-        sys.exit(f"{process.args!r}: exit status {process.returncode}\n{(checkout / LOG).read_text()[-3000:]}")
+        sys.exit(f"{process.args!r}: exit status {process.returncode}\n{said(checkout / LOG)[-3000:]}")
+
+
+def said(log: Path) -> str:
+    """Read a log, whose last character may be half-written while its command works, or lost with it."""
+    return log.read_text(errors="replace") if log.is_file() else ""
 
 
 def finish(checkout: Path, command: list[str]) -> None:

@@ -32,7 +32,7 @@ def start_and_wait(checkout: Path, command: list[str]) -> "tuple[subprocess.Pope
     process = kill.start(checkout, command)
     scratch = Layout(checkout / "results", "smoke").scratch(kill.RUN, "train")
     while not list(scratch.glob("snapshot-*.safetensors")):
-        assert process.poll() is None, (checkout / kill.LOG).read_text()
+        assert process.poll() is None, kill.said(checkout / kill.LOG)
         time.sleep(0.05)
     return process, scratch
 
@@ -57,7 +57,7 @@ def test_two_engines_at_once_and_the_lock_of_one_that_was_killed(checkout: Path,
     done = run(checkout, *TRAIN[engine])
     assert done.returncode == 0, done.stderr
     log = checkout / f"results/smoke/logs/train/{kill.RUN}.log"
-    assert "continues after step" in (log.read_text() if log.exists() else done.stdout + done.stderr)
+    assert "continues after step" in (kill.said(log) or done.stdout + done.stderr)
     assert (checkout / TRAINED).exists()
     assert not scratch.exists()
 
@@ -66,7 +66,7 @@ def test_snakemake_tries_again_a_job_that_was_asked_to_stop(checkout: Path) -> N
     """As a cluster does before it takes a machine away."""
     process, scratch = start_and_wait(checkout, [*TRAIN["snakemake"][:-2], "--retries", "1", "--", TRAINED])
     os.kill(int((scratch / "lock").read_text().split()[1]), signal.SIGTERM)
-    assert process.wait(timeout=120) == 0, (checkout / kill.LOG).read_text()
-    assert "continues after step" in (checkout / f"results/smoke/logs/train/{kill.RUN}.log").read_text()
+    assert process.wait(timeout=120) == 0, kill.said(checkout / kill.LOG)
+    assert "continues after step" in kill.said(checkout / f"results/smoke/logs/train/{kill.RUN}.log")
     assert (checkout / TRAINED).exists()
     assert not scratch.exists()

@@ -78,8 +78,8 @@ def wait(process: "subprocess.Popen[bytes]", checkout: Path, found: Callable[[],
     """Wait for something while a command works."""
     deadline = time.monotonic() + LIMIT
     while not found():
-        assert process.poll() is None, (checkout / kill.LOG).read_text()
-        assert time.monotonic() < deadline, (checkout / kill.LOG).read_text()
+        assert process.poll() is None, kill.said(checkout / kill.LOG)
+        assert time.monotonic() < deadline, kill.said(checkout / kill.LOG)
         time.sleep(0.05)
 
 
@@ -104,15 +104,15 @@ def test_a_suite_on_slurm_with_a_preempted_and_a_cancelled_job(checkouts: dict[s
         wait(
             process,
             checkout,
-            lambda: (scratch / "lock").read_text() != first and "continues after step" in log.read_text(),
+            lambda: (scratch / "lock").read_text() != first and "continues after step" in kill.said(log),
         )
         again = training_job()
         # SLURM has put the very job back in the queue; the next one is submitted by Snakemake.
         assert again == preempted
         ask("scancel", again)
-        assert process.wait(timeout=LIMIT) == 0, (checkout / kill.LOG).read_text()
-    assert "continues after step" in log.read_text()
-    assert "Trying to restart job" in (checkout / kill.LOG).read_text()
+        assert process.wait(timeout=LIMIT) == 0, kill.said(checkout / kill.LOG)
+    assert "continues after step" in kill.said(log)
+    assert "Trying to restart job" in kill.said(checkout / kill.LOG)
     for name in [f"tables/{table}.csv" for table in kill.TABLES] + [f"runs/{kill.RUN}/checkpoint.safetensors"]:
         files = [path / "results/smoke" / name for path in checkouts.values()]
         assert files[0].read_bytes() == files[1].read_bytes(), name
