@@ -29,8 +29,8 @@ sys.path.insert(0, str(workflow.basedir))
 
 from indm.__main__ import large_pages
 from indm.errors import IndmError
-from indm.pipeline.interpreter import put_first
-from indm.pipeline.jobs import (
+from indm.bench.pipeline.interpreter import put_first
+from indm.bench.pipeline.jobs import (
     MAKERS,
     Job,
     job_inputs,
@@ -39,11 +39,11 @@ from indm.pipeline.jobs import (
     manifest,
     no_such_job,
 )
-from indm.pipeline.stages import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_file
-from indm.pipeline.track import remember_start
+from indm.bench.pipeline.stages import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_file
+from indm.bench.pipeline.track import remember_start
 from indm.shipped import DEFAULT_SUITE
-from indm.suite.expand import suite_files
-from indm.suite.load import load_params, suite_sha256
+from indm.bench.suite.expand import suite_files
+from indm.bench.suite.load import load_params, suite_sha256
 
 # The Python of this Snakemake runs the jobs, too.
 put_first(os.environ)
@@ -107,7 +107,7 @@ include: "workflow/rules/publish.smk"
 
 # What `indm doctor` says is missing for the jobs that are to run. A dry run does not come here, nor Snakemake in a job.
 onstart:
-    from indm.doctor.examine import requirements, work_of
+    from indm.bench.doctor.examine import requirements, work_of
 
     jobs = workflow.dag.needrun_jobs()
     # Touched, another suite's copies would be taken for this one's.

@@ -31,6 +31,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from indm.bench.build.begin import begin_training
+from indm.bench.suite.load import load_suite
+from indm.bench.trials import with_trial
 from indm.data.levels import dequantise_by
 from indm.diffusion.draws import beside, of_images, uniform
 from indm.diffusion.evaluation import Evaluation, control_of, likelihoods
@@ -41,10 +44,7 @@ from indm.errors import DataError
 from indm.library import load_run
 from indm.process import set_up
 from indm.registry import DATASETS
-from indm.suite.load import load_suite
-from indm.training.begin import begin_training
 from indm.training.loop import History
-from indm.trials import with_trial
 from tests.checkout import REPOSITORY
 
 CPU = torch.device("cpu")

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
+from indm.bench.build.spec import build_trainer
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
 from indm.training.batches import Batch, Draws, step_batch
-from indm.training.spec import build_trainer
 from indm.training.trainer import Trainer
 from tests.checkout import REPOSITORY
 from tests.pretended_device import NAME, Counts, counted, register

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from indm.bench.build.spec import model_spec
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
 from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.fields import PC, PREDICTOR
 from indm.registry import DATASETS, SAMPLERS
 from indm.report.names import name as in_words
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
-from indm.suite.schema.types import PC, PREDICTOR
-from indm.training.spec import model_spec
 
 SUITES = [Path(f"params/{name}.yaml") for name in ("paper", "paper-seeds", "cifar10", "cifar10-check")]
 # A suite for each pair of networks whose steps are compared.

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from indm.kept.weights import WEIGHTS_FORMAT
+from indm.bench.build.spec import build_trainer
+from indm.bench.suite.load import load_suite
 from indm.process import set_up
 from indm.registry import DATASETS
 from indm.store.files import read_weights
-from indm.suite.load import load_suite
+from indm.store.weights import WEIGHTS_FORMAT
 from indm.training.batches import draw
 from indm.training.losses import joint_loss
-from indm.training.spec import build_trainer
 from indm.training.trainer import Trainer
 from tests.checkout import REPOSITORY
 

@@ -9,6 +9,7 @@ of its own, and processes take turns, so that another load of the machine meets 
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import statistics
@@ -60,6 +61,17 @@ class Step(NamedTuple):
     share: float
 
 
+def imported(*names: str) -> Any:
+    """Import the first of these modules that a checkout has: its name now comes last.
+
+    An editable installation finds what a checkout lacks in its own.
+    """
+    for name in names[:-1]:
+        with contextlib.suppress(ModuleNotFoundError):
+            return importlib.import_module(name)
+    return importlib.import_module(names[-1])
+
+
 def serve(suite: str, run: str, batch: int, share: float) -> None:
     """Print the operations of a step, then take a step for each line of the input and print its processor time in seconds."""
     # Of the checkout in PYTHONPATH.
@@ -69,28 +81,22 @@ def serve(suite: str, run: str, batch: int, share: float) -> None:
     import torch
 
     from indm.registry import DATASETS
-    from indm.suite.load import load_suite
     from indm.training.batches import draw
-    from indm.training.begin import step_flops
-    from indm.training.spec import build_trainer
 
-    try:
-        from indm.trials import with_trial
-    except ImportError:
-        # Of earlier checkouts.
-        from indm.suite.schema.suite import Suite
-
-        with_trial = Suite.with_trial  # type: ignore[attr-defined]
+    begin = imported("indm.training.begin", "indm.bench.build.begin")
+    build_trainer = imported("indm.training.spec", "indm.bench.build.spec").build_trainer
+    suites = imported("indm.suite.load", "indm.bench.suite.load")
+    with_trial = imported("indm.trials", "indm.bench.trials").with_trial
 
     # Checkouts before the key do not have it.
     changes = {"batch_size": batch} | ({} if share == 1 else {"log_det_share": share})
-    loaded = load_suite(Path(f"params/{suite}.yaml"))
+    loaded = suites.load_suite(Path(f"params/{suite}.yaml"))
     dataset, settings = DATASETS[loaded.runs[run].dataset], with_trial(loaded, run, 0, changes)
     torch.manual_seed(0)
     trainer = build_trainer(settings, run, list(dataset.shape), torch.device("cpu"))
     images = torch.randint(dataset.levels, (IMAGES, *dataset.shape), dtype=torch.uint8)
     options: dict[str, Any] = {} if share == 1 else {"log_det_share": share}
-    print(step_flops(trainer, draw(images, dataset.levels, batch, ("bench",), 0, **options)), flush=True)
+    print(begin.step_flops(trainer, draw(images, dataset.levels, batch, ("bench",), 0, **options)), flush=True)
     for step, _ in enumerate(sys.stdin):
         draws = draw(images, dataset.levels, batch, ("bench",), step, **options)
         started = time.process_time()

@@ -22,11 +22,11 @@ from typing import NamedTuple
 import torch
 
 from benchmarks import released
+from indm.bench.build.begin import step_flops
+from indm.bench.build.spec import build_trainer
+from indm.bench.suite.load import load_suite
 from indm.process import set_up
-from indm.suite.load import load_suite
 from indm.training.batches import Draws, draw
-from indm.training.begin import step_flops
-from indm.training.spec import build_trainer
 from indm.training.trainer import Trainer
 from tests.checkout import REPOSITORY
 

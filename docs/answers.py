@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from indm.bench.kept.page import replace_block, verdicts
 from indm.errors import ArtifactError
-from indm.kept.page import replace_block, verdicts
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.export import LOG_RATIO, ratio
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR

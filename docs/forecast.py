@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from indm.kept.page import replace_block
+from indm.bench.kept.page import replace_block
 from indm.report.differences import COMPUTE, SIMPLE, STEPS
 from indm.report.intervals import Numbers
 from indm.report.results import read_rows

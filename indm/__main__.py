@@ -16,7 +16,7 @@ def main() -> None:
 
     start()
 
-    from indm.cli import main as run
+    from indm.bench.cli import main as run
 
     run(prog_name="indm")
 

@@ -23,7 +23,6 @@ from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.generate import draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion, described_model, load_model
 from indm.errors import ArtifactError, DataError, ParamsError, memory_errors
-from indm.kept.weights import read_published
 from indm.process import float32_products
 from indm.progress import bar
 from indm.registry import DATASETS, goes_with
@@ -31,6 +30,7 @@ from indm.seeding import derive_seed
 from indm.shipped import WEIGHTS
 from indm.store.files import AGAIN, CHECKPOINT_FORMAT, read_json, read_spec
 from indm.store.manifest import damage, read_manifest
+from indm.store.weights import read_published
 
 CHECKPOINT = "checkpoint.safetensors"
 # Letters of a name in an error.

@@ -91,9 +91,9 @@ import sys
 from pathlib import Path
 from indm.process import start
 start()
-from indm.cli import main
-from indm.pipeline.stages import OPTIONS, STAGES
-from indm.suite.load import load_suite
+from indm.bench.cli import main
+from indm.bench.pipeline.stages import OPTIONS, STAGES
+from indm.bench.suite.load import load_suite
 suite = load_suite(Path(f"params/{sys.argv[1]}.yaml"))
 for name, stage in STAGES.items():
     for subject in stage.subjects(suite):

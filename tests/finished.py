@@ -3,17 +3,17 @@
 from pathlib import Path
 from types import ModuleType
 
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import Job, job_names, lasting_inputs
-from indm.pipeline.runner import work_of
-from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import job_stamp
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.jobs import Job, job_names, lasting_inputs
+from indm.bench.pipeline.runner import work_of
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.pipeline.stamps import job_stamp
+from indm.bench.suite.schema.suite import Suite
 from indm.store.files import write_json
 from indm.store.layout import Layout
 from indm.store.manifest import content_sha256
 from indm.store.provenance import Finished
 from indm.store.scratch import Work
-from indm.suite.schema.suite import Suite
 
 EXECUTION = {
     "commit": "0123456789abcdef0123456789abcdef01234567",

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.checkout import copy_checkout, environment
 
 RUN = "digits-vp-indm-fid-s0"

@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from indm.bench.suite.schema.suite import RunParams, Suite
 from indm.measured import FLOW_METRICS
 from indm.report.page.contents import Contents
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
-from indm.suite.schema.suite import RunParams, Suite
 
 SUITE = "made-up"
 PLACE = ("dataset", "sde", "objective")

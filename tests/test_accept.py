@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.kept import accept as module
+from indm.bench.kept.accepted import Changes
+from indm.bench.kept.evidence import Evidence, compare, judge
+from indm.bench.kept.keep import REFUSED, WRITTEN, Outcome
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.stamps import Difference
+from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
-from indm.kept import accept as module
-from indm.kept.accepted import Changes
-from indm.kept.evidence import Evidence, compare, judge
-from indm.kept.keep import REFUSED, WRITTEN, Outcome
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.stamps import Difference
-from indm.suite.load import load_suite
-from indm.suite.strict_yaml import parse_yaml
+from indm.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
 
 BEFORE, AFTER = "a" * 40, "b" * 40

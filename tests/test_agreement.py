@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from indm.cli import main
+from indm.bench.cli import main
 from indm.report.agreement import FURTHER, agreement
 from indm.report.catalogue import CELL, CLAIM, COMPRESSED, PUBLISHED
 from indm.report.chance import BEYOND, BOUND, FAR, MISSING, NONE, OTHER, counts, distances

@@ -30,17 +30,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets import CIFAR10, CelebA  # type: ignore[import-untyped]
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.doctor import inputs
+from indm.bench.doctor.machine import MISSING
+from indm.bench.stages import prepare
 from indm.data import archives, celeba64, celeba64_6000, cifar10, standins
 from indm.data.celeba64 import load_celeba64
 from indm.data.celeba64_6000 import load_celeba64_6000
 from indm.data.cifar10 import load_cifar10, parse_batch
 from indm.data.dataset import SPLITS, Dataset, Split
-from indm.doctor import inputs
-from indm.doctor.machine import MISSING
 from indm.errors import DataError
 from indm.registry import DATASETS
-from indm.stages import prepare
 from tests import archives as build
 from tests.conftest import REPOSITORY
 

@@ -22,10 +22,10 @@ import pytest
 import torch
 
 from indm.arrays import read_array, write_array
+from indm.bench.stages.reference import _labels
 from indm.errors import ArtifactError
 from indm.metrics.extractors import SmallClassifier
 from indm.metrics.references import load_extractors, load_references
-from indm.stages.reference import _labels
 from indm.store import files as artifacts
 from indm.store import provenance as records
 from indm.store.files import (

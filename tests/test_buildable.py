@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from indm.bench.build.buildable import TESTED, check_models
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
 from indm.errors import ParamsError
 from indm.flows.base import Flow
 from indm.registry import DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, Registry
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
-from indm.training.buildable import TESTED, check_models
 from tests.conftest import FROZEN, REPOSITORY
 
 RESFLOW = FLOWS["resflow"]
@@ -36,7 +36,7 @@ class Computing(RESFLOW):  # type: ignore[misc, valid-type]
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Suite:
     """A suite whose flow is one of someone's own, by the name of one that comes with the package."""
     own = {key: parts - {"resflow"} for key, parts in TESTED.items()}
-    monkeypatch.setattr("indm.training.buildable.TESTED", own)
+    monkeypatch.setattr("indm.bench.build.buildable.TESTED", own)
     small = FROZEN.read_text().replace("blocks: [2, 2]\n    width: 32", "blocks: [1, 1]\n    width: 4")
     (tmp_path / "frozen.yaml").write_text(small)
     suite = load_suite(tmp_path / "frozen.yaml")
@@ -74,7 +74,7 @@ def test_parts_that_come_with_the_package_are_registered() -> None:
 
 def test_a_suite_of_them_is_validated_without_torch() -> None:
     code = (
-        "import sys; from click.testing import CliRunner; from indm.cli import main; "
+        "import sys; from click.testing import CliRunner; from indm.bench.cli import main; "
         f"done = CliRunner().invoke(main, ['validate', '{Path('params/smoke.yaml')}']); "
         "print(done.exit_code, 'torch' in sys.modules)"
     )

@@ -6,12 +6,12 @@ import pytest
 
 from benchmarks import calibration
 from benchmarks.calibration import COMPARISONS, DDPMPP, FEW_STEPS, NELBO, NUISANCES, QUESTION, ROWS, WORDS, Compared
+from indm.bench.suite.claims import load_claims
+from indm.bench.suite.load import load_suite
 from indm.report.differences import COMPARISONS as KINDS
 from indm.report.differences import Paired
 from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE, grade
 from indm.report.intervals import TAIL, Interval, estimate
-from indm.suite.claims import load_claims
-from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 
 QUESTIONS = 2000

@@ -13,21 +13,21 @@ import pytest
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from indm.bench.suite.claims import load_claims
+from indm.bench.suite.expand import suite_files
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.studies import MODELS
+from indm.bench.suite.schema.suite import Suite
 from indm.densities.cells import RIVALS
 from indm.errors import ArtifactError, ParamsError
-from indm.report.claims import CLAIM_COLUMNS, claims_table, differences_table
+from indm.report.claims import Claims, GradingParams
 from indm.report.differences import COMPUTE, CONTROL, FIXED_NUMBER, SIMPLE, STEPS, Comparison, Paired, compare
 from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE, grade, repeatability, seeds_needed
 from indm.report.intervals import CROSSED, OVER_IMAGES, STUDENT, TAIL, Interval, estimate, interval
 from indm.report.results import Results, records
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table
-from indm.suite.claims import Claims, load_claims
-from indm.suite.expand import suite_files
-from indm.suite.load import load_suite
-from indm.suite.schema.evaluation import GradingParams
-from indm.suite.schema.studies import MODELS
-from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.report.verdicts import CLAIM_COLUMNS, claims_table, differences_table
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 
 FILE = REPOSITORY / "params" / "claims.yaml"

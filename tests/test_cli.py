@@ -15,16 +15,16 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from indm.cli import SECTIONS, main
-from indm.pipeline.stages import STAGES, command_name, gathering
-from indm.pipeline.stamps import job_stamp
+from indm.bench.cli import SECTIONS, main
+from indm.bench.pipeline.stages import STAGES, command_name, gathering
+from indm.bench.pipeline.stamps import job_stamp
+from indm.bench.suite.load import expanded_path, expanded_text, load_suite, suite_sha256
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.export import effect_with_ends
 from indm.report.results import read_rows, records
 from indm.report.show import VIEWS
 from indm.store.files import file_sha256
 from indm.store.manifest import Manifest, read_manifest, write_manifest
-from indm.suite.load import expanded_path, expanded_text, load_suite, suite_sha256
 from tests.conftest import REPOSITORY
 
 SMOKE = str(REPOSITORY / "params" / "smoke.yaml")
@@ -124,7 +124,7 @@ def test_a_stage_that_dvc_runs_on_what_was_edited_since_stops(tmp_path: Path, mo
 def test_the_environment_is_set_before_numpy_and_torch_are_imported() -> None:
     """They read it when they are imported."""
     code = (
-        "import sys, indm.process; from indm.cli import main\n"
+        "import sys, indm.process; from indm.bench.cli import main\n"
         "indm.process.set_environment = lambda threads: print(*(name in sys.modules for name in ('numpy', 'torch')), threads)\n"
         f"main(['claims', '--suite', {SMOKE!r}, '--out', 'nowhere'])"
     )
@@ -422,14 +422,14 @@ def test_every_command_says_in_one_line_what_it_lacks(
     monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
     """Compare exits as diff does; what is no lack is an error of the program."""
-    for place in ("indm.pipeline.runner.run_stage", "indm.report.agreement.agreement"):
+    for place in ("indm.bench.pipeline.runner.run_stage", "indm.report.agreement.agreement"):
         monkeypatch.setattr(place, Mock(side_effect=error))
     trained = ["train", "--suite", SMOKE, "--run", RUN]
     for arguments, code in ((trained, 1), (RELEASED, 1), (["compare", "docs/results/digits"], 2)):
         done = call(*arguments)
         assert (done.exit_code, done.output.count("\n")) == (code, 1)
         assert done.output.startswith(f"indm {arguments[0]}: {words}")
-    monkeypatch.setattr("indm.pipeline.runner.run_stage", Mock(side_effect=RuntimeError("another")))
+    monkeypatch.setattr("indm.bench.pipeline.runner.run_stage", Mock(side_effect=RuntimeError("another")))
     assert isinstance(call(*trained).exception, RuntimeError)
 
 

@@ -10,16 +10,16 @@ import pytest
 
 from benchmarks.calibration import OVER_SEEDS
 from benchmarks.clusters import coverage
+from indm.bench.pipeline.stages import DESCRIPTION, STAGES
+from indm.bench.stages import table
+from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError, StoppedError
-from indm.pipeline.stages import DESCRIPTION, STAGES
 from indm.report.intervals import CLUSTERED, CROSSED, OVER_IMAGES, by_cluster, clustered_error, interval
 from indm.report.results import read_results
 from indm.report.tables import nll_table
 from indm.report.values import images_table
-from indm.stages import table
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 from tests.test_claims import NO_IMAGES, at_steps, graded, of_images
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
+from indm.bench.pipeline import code
+from indm.bench.pipeline.code import Sources
 from indm.errors import ArtifactError
-from indm.pipeline import code
-from indm.pipeline.code import Sources
 
 Files = dict[str, str]
 STAGES = ("train", "sample", "table")
@@ -108,7 +108,7 @@ MODULES = {
     "report/__init__": "",
     "report/rows": "def rows(x):\n    return [x]\n",
 }
-DATA = {"indm/stages/table.html": "<table>", "indm/maths/notes.txt": "read by no one"}
+DATA = {"indm/bench/stages/table.html": "<table>", "indm/maths/notes.txt": "read by no one"}
 PACKAGE = {f"indm/{name}.py": textwrap.dedent(text) for name, text in MODULES.items()} | DATA
 
 
@@ -157,8 +157,8 @@ def swap_imports(files: Files) -> Files:
 
 def swap_modules(files: Files) -> Files:
     """Swap the modules from which a name is imported twice, once under another name."""
-    swapped = files["indm/stages/sample.py"].replace("left", "?").replace("right", "left").replace("?", "right")
-    return files | {"indm/stages/sample.py": swapped}
+    swapped = files["indm/bench/stages/sample.py"].replace("left", "?").replace("right", "left").replace("?", "right")
+    return files | {"indm/bench/stages/sample.py": swapped}
 
 
 def rename_class(files: Files) -> Files:
@@ -212,8 +212,8 @@ EDITS = [
 
 def stamps(files: Files) -> dict[str, str]:
     found = Sources({path: text.encode() for path, text in files.items()})
-    shown = {stage: str(found.shown(["indm.maths.registered.one"], f"indm.stages.{stage}")) for stage in STAGES}
-    return {stage: found.stamp(f"indm.stages.{stage}") + shown[stage] for stage in STAGES}
+    shown = {stage: str(found.shown(["indm.maths.registered.one"], f"indm.bench.stages.{stage}")) for stage in STAGES}
+    return {stage: found.stamp(f"indm.bench.stages.{stage}") + shown[stage] for stage in STAGES}
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.what)
@@ -228,15 +228,15 @@ def modules(files: Files, *names: str) -> dict[str, str]:
 
 def test_what_changed_is_one_module_and_not_those_that_import_it() -> None:
     edit = next(edit for edit in EDITS if edit.what == "a formula three calls away")
-    before, after = (modules(files, "indm.stages.train") for files in (PACKAGE, edit.apply()))
+    before, after = (modules(files, "indm.bench.stages.train") for files in (PACKAGE, edit.apply()))
     assert {name for name in after if before[name] != after[name]} == {"indm.maths.levels"}
 
 
 def test_modules_are_those_with_statements_and_the_data_beside_them() -> None:
-    assert modules(PACKAGE, "indm.stages.table").keys() == {
-        "indm.stages.table",
+    assert modules(PACKAGE, "indm.bench.stages.table").keys() == {
+        "indm.bench.stages.table",
         "indm.report.rows",
-        "indm/stages/table.html",
+        "indm/bench/stages/table.html",
     }
 
 
@@ -251,5 +251,5 @@ def test_the_package_has_the_hashes_of_its_files(tmp_path: Path, monkeypatch: py
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(code, "ROOT", tmp_path)
-    names = [f"indm.stages.{stage}" for stage in STAGES]
+    names = [f"indm.bench.stages.{stage}" for stage in STAGES]
     assert code.sources.__wrapped__().modules(*names) == modules(PACKAGE, *names)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from indm.doctor.machine import compiler_item
-from indm.stages import prepare, train
+from indm.bench.doctor.machine import compiler_item
+from indm.bench.stages import prepare, train
 from indm.store.layout import Layout
 from tests.finished import run
 from tests.test_resume import RUN, suite_of

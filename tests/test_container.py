@@ -11,7 +11,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from indm import __version__
-from indm.suite.strict_yaml import parse_yaml
+from indm.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]

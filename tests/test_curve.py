@@ -11,18 +11,18 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import indm.stages.curve as stage
-from indm.cli import main
+import indm.bench.stages.curve as stage
+from indm.bench.cli import main
+from indm.bench.stages.table import _alpha
+from indm.bench.suite.load import load_suite
+from indm.bench.trials import with_trial
 from indm.data.levels import dequantise
 from indm.diffusion.model import load_model
 from indm.flows.build import Affine
 from indm.seeding import derive_seed
-from indm.stages.table import _alpha
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
-from indm.suite.strict_yaml import parse_yaml, yaml_text
-from indm.trials import with_trial
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import FROZEN, REPOSITORY
 from tests.finished import run
 

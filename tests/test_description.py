@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd.functional import jacobian, jvp
 
 from docs.spectrum import spectrum
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.suite.load import load_suite
 from indm.data.levels import dequantise
 from indm.errors import DivergenceError
 from indm.flows.base import Flow, LogDet
@@ -21,10 +23,8 @@ from indm.flows.log_det import Series
 from indm.flows.sources import Source, draw_probe
 from indm.library import load_run
 from indm.measured import BANDS
-from indm.pipeline.stages import STAGES
 from indm.registry import DATASETS
 from indm.seeding import derive_seed
-from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 
 GAINS = [f"gain_{band}" for band in range(1, BANDS + 1)]

@@ -15,17 +15,17 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.stages import train
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
 from indm.errors import DivergenceError, NoGpuError, ParamsError, StoppedError, TooLittleMemoryError
 from indm.process import NUMBERS
-from indm.stages import train
 from indm.store import provenance
 from indm.store.files import read_json
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from indm.training.batches import draw
 from indm.training.distributed import group, launch
 from indm.training.loop import Plan

@@ -15,19 +15,19 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from indm.cli import main
-from indm.doctor import inputs
-from indm.doctor.examine import Work, requirements, unfinished, work_of
-from indm.doctor.machine import DOWNLOAD, MISSING, READY, disk_item
+from indm.bench.cli import main
+from indm.bench.doctor import inputs
+from indm.bench.doctor.examine import Work, requirements, unfinished, work_of
+from indm.bench.doctor.machine import DOWNLOAD, MISSING, READY, disk_item
+from indm.bench.pipeline.jobs import Job
+from indm.bench.suite.load import load_suite, suite_content
+from indm.bench.suite.schema.suite import Suite
 from indm.errors import NoGpuError
 from indm.metrics import weights
 from indm.metrics.weights import CLEAN_FID, TORCH_FIDELITY
-from indm.pipeline.jobs import Job
 from indm.registry import DATASETS
 from indm.store.layout import Layout
-from indm.suite.load import load_suite, suite_content
-from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import parse_yaml
+from indm.strict_yaml import parse_yaml
 from tests.archives import md5
 from tests.checkout import add_dvc_file, copy_checkout, run
 from tests.conftest import REPOSITORY
@@ -329,8 +329,8 @@ def test_a_file_in_the_place_of_the_results_is_missing_nothing_else(tmp_path: Pa
 
 def test_the_default_suite_is_checked_without_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from indm.doctor.examine import Work, requirements; "
-        "from indm.suite.load import load_suite; "
+        "import sys; from pathlib import Path; from indm.bench.doctor.examine import Work, requirements; "
+        "from indm.bench.suite.load import load_suite; "
         "gaps = requirements(load_suite(Path('params/digits.yaml')), Work({'digits'}, {'digits'}, True)); "
         "sys.exit(bool(gaps) or 'torch' in sys.modules)"
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from indm.cli import main
-from indm.suite.load import load_suite
+from indm.bench.cli import main
+from indm.bench.suite.load import load_suite
 from tests.conftest import REPOSITORY
 from tests.test_docs import documents
 

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from indm.bench.pipeline.jobs import Job, job_parameters, lasting_inputs
+from indm.bench.stages import claims, table
+from indm.bench.suite.load import load_suite, suite_content
+from indm.bench.suite.schema.suite import Suite
 from indm.errors import ArtifactError, ParamsError
 from indm.measured import BAND_METRICS
-from indm.pipeline.jobs import Job, job_parameters, lasting_inputs
 from indm.report.figures import FIGURES, plot_figures
-from indm.stages import claims, table
 from indm.store.files import read_json, write_json, write_table
 from indm.store.layout import Layout
-from indm.suite.load import load_suite, suite_content
-from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 from tests.made_up import write_made_up_runs
 from tests.test_curve import call

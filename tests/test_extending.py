@@ -16,16 +16,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import Job, job_names, lasting_inputs
-from indm.pipeline.stages import STAGES
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.jobs import Job, job_names, lasting_inputs
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.suite.load import load_suite
 from indm.report.schema import OBJECTS, TABLES, Kind
 from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS
 from indm.store.files import CHECKPOINT_FORMAT, read_json, read_weights, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.manifest import content_sha256
-from indm.suite.load import load_suite
 from tests.checkout import REPOSITORY, copy_checkout, run
 
 pytestmark = pytest.mark.long
@@ -122,8 +122,8 @@ import sys
 from pathlib import Path
 from typing import Any
 from indm.diffusion.model import build_model
-from indm.suite.load import load_suite
-from indm.training.spec import model_spec
+from indm.bench.suite.load import load_suite
+from indm.bench.build.spec import model_spec
 suite = load_suite(Path(f"params/{sys.argv[1]}.yaml"))
 model = build_model(model_spec(suite, sys.argv[2], [1, 8, 8]))
 print(*(type(part).__name__ for part in (model.sde, model.noise.network, model.flow)))
@@ -132,15 +132,15 @@ RUN = "digits-vp-fading-nll-s0"
 SAMPLER = """
 from indm.report.names import name
 from typing import get_args
-from indm.suite.schema.types import SamplerName, SweptName
+from indm.fields import SamplerName, SweptName
 print(name("ode_midpoint"), all("ode_midpoint" in get_args(names) for names in (SamplerName, SweptName)), sep="\\n")
 """
 STAMPS = """
 import json
 from pathlib import Path
 from typing import Any
-from indm.pipeline.stamps import suite_stamps
-from indm.suite.load import load_suite
+from indm.bench.pipeline.stamps import suite_stamps
+from indm.bench.suite.load import load_suite
 print(json.dumps(dict(suite_stamps(load_suite(Path("params/digits.yaml"))))))
 """
 

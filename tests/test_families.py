@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from indm.bench.build.spec import build_trainer, model_spec
+from indm.bench.suite import rules
+from indm.bench.suite.load import load_suite
 from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model
 from indm.errors import ParamsError
 from indm.registry import DIFFUSIONS, FAMILIES, SAMPLERS, goes_with
 from indm.report.palette import DARK
-from indm.suite import rules
-from indm.suite.load import load_suite
 from indm.training.batches import step_batch
 from indm.training.losses import Loss, score_loss
-from indm.training.spec import build_trainer, model_spec
 from tests.conftest import REPOSITORY
 
 SMOKE = REPOSITORY / "params/smoke.yaml"

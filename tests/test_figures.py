@@ -14,6 +14,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Annotation
 
 from docs.answers import LABELS
+from indm.bench.stages import figure as stage
+from indm.bench.suite.claims import load_claims
+from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
 from indm.report import figures
 from indm.report.figures import FIGURES, Plot, plot_figures
@@ -22,10 +25,7 @@ from indm.report.figures_lines import CONTROLS
 from indm.report.figures_toy2d import MODELS, toy2d_figure
 from indm.report.palette import BLUE, DARK, GROUND, PAPER, SOFT, VERMILLION
 from indm.report.plotting import plain_ticks
-from indm.stages import figure as stage
 from indm.store.layout import Layout
-from indm.suite.claims import load_claims
-from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 from tests.made_up import write_made_up_results
 

@@ -18,6 +18,7 @@ from scipy.stats import poisson
 from torch import Tensor
 
 from indm.errors import ConvergenceError, ParamsError
+from indm.fields import LEARNED
 from indm.flows import kernels, lipschitz, sources
 from indm.flows.activations import ACTIVATIONS, ActivationName
 from indm.flows.base import Flow, LogDet, Subset
@@ -35,7 +36,6 @@ from indm.flows.registered.wolf import Wolf
 from indm.flows.sources import Probe, Share, Source, draw_probe, draw_roulette
 from indm.registry import FLOWS
 from indm.released.flow import import_flow
-from indm.suite.schema.types import LEARNED
 from tests.conftest import GOLDEN
 from tests.released import export_flow, gradients
 

@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from indm.bench.doctor import inputs
+from indm.bench.doctor.machine import MISSING, READY
+from indm.bench.pipeline.jobs import jobs_of
+from indm.bench.suite.load import load_suite
 from indm.data.folders import PngDataset, PngFolders
-from indm.doctor import inputs
-from indm.doctor.machine import MISSING, READY
 from indm.errors import DataError, ParamsError
-from indm.pipeline.jobs import jobs_of
 from indm.report.published import read_published
 from indm.report.results import read_results
 from indm.report.tables import suite_tables
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import FROZEN, REPOSITORY
 from tests.test_report import old_alpha, written
 

@@ -13,11 +13,11 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from indm import __version__
-from indm.cli import main
-from indm.pipeline.stages import STAGES
-from indm.suite.expand import suite_files
-from indm.suite.load import load_suite
-from indm.suite.strict_yaml import parse_yaml
+from indm.bench.cli import main
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.suite.expand import suite_files
+from indm.bench.suite.load import load_suite
+from indm.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
 
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())

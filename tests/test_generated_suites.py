@@ -21,12 +21,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.suite.load import load_suite, suite_content
+from indm.bench.suite.schema.suite import RunParams, Suite
 from indm.errors import ParamsError
-from indm.pipeline.stages import STAGES
-from indm.suite.load import load_suite, suite_content
-from indm.suite.schema.suite import RunParams, Suite
-from indm.suite.strict_yaml import yaml_text
+from indm.strict_yaml import yaml_text
 from tests.conftest import REPOSITORY
 
 # Of processor time: on a busy machine, an example takes longer.

@@ -13,15 +13,15 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from indm.cli import main
+from indm.bench.build.spec import model_spec
+from indm.bench.cli import main
+from indm.bench.stages import import_checkpoint
+from indm.bench.suite.load import load_suite
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.errors import ArtifactError, IndmError
 from indm.released.checkpoint import averaged_state
-from indm.stages import import_checkpoint
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
-from indm.suite.strict_yaml import parse_yaml, yaml_text
-from indm.training.spec import model_spec
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 from tests.released import export_flow, export_score
 

@@ -1,38 +1,38 @@
-"""The floors of the house: what each room may import, read from the syntax trees."""
+"""The wings of the house: what each may import, read from the syntax trees; and what an import may do."""
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from indm.pipeline.code import OUTSIDE, SHOWN
+from indm.bench.pipeline.code import SHOWN, is_outside
 from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "indm"
-# From the ground up; a room imports rooms of lower floors, and itself.
-FLOORS = [
-    {"errors", "measured", "seeding", "trials", "variants"},
-    {"arguments", "process", "progress", "registry", "shipped", "terminal"},
-    {"store", "suite", "data", "networks", "flows"},
-    {"arrays"},
-    {"diffusion"},
-    {"released", "metrics", "report"},
-    {"training"},
-    {"densities", "tuning", "pipeline"},
-    {"stages", "doctor", "kept", "register", "watching"},
-    {"foreign"},
-    {"cli", "library"},
-    {"__main__"},
-]
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+# What bench and report share. All other rooms outside of them are science, except for the start of the command line.
+BETWEEN = {"fields", "strict_yaml", "terminal"}
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def wing(name: str) -> str:
+    """Name the wing to which a module belongs."""
+    first = name.split(".")[1]
+    return first if first in ("bench", "report", "__main__") else "between" if first in BETWEEN else "science"
+
+
+def room(name: str) -> str:
+    """Name the room in which a module is: a package or a module below a wing."""
+    parts = name.split(".")
+    return ".".join(parts[1:3] if parts[1] == "bench" else parts[1:2])
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
 
 
 @cache
@@ -40,38 +40,131 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """Rooms imported anywhere in a file, but for type checking."""
-    guarded = {
-        id(node)
-        for branch in ast.walk(tree(path))
-        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
-        for node in ast.walk(branch)
-    }
-    names = set()
-    for node in ast.walk(tree(path)):
-        if id(node) in guarded:
-            continue
+def imported(parsed: ast.Module) -> set[str]:
+    """List what a module imports of this package anywhere, for type checkers too."""
+    names: set[str] = set()
+    for node in ast.walk(parsed):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
+            assert node.level == 0, f"relative import: {ast.unparse(node)}"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("indm.")} - {"__version__"}
+    return {name for name in names if name.startswith("indm.") and name != "indm.__version__"}
 
 
-def test_every_room_has_a_floor() -> None:
-    assert {room(path) for path in FILES} == set(FLOOR)
+# The wings that a wing may import, besides itself.
+MAY_IMPORT = {
+    "science": set[str](),
+    "between": {"science"},
+    "report": {"science", "between"},
+    "bench": {"science", "between", "report"},
+    "__main__": {"science", "bench"},
+}
 
 
-def test_a_room_imports_what_lies_below_it() -> None:
-    imports = [(path, room(path), other) for path in FILES for other in imported_rooms(path) - {room(path)}]
-    assert not [one for one in imports if FLOOR[one[2]] >= FLOOR[one[1]]]
+def refused(name: str, parsed: ast.Module) -> list[str]:
+    """List the imports of a module that its wing may not import."""
+    allowed = MAY_IMPORT[wing(name)] | {wing(name)}
+    return sorted(other for other in imported(parsed) if wing(other) not in allowed)
+
+
+def test_science_knows_nobody_and_the_report_does_not_know_the_bench() -> None:
+    assert not {module(path): found for path in FILES if (found := refused(module(path), tree(path)))}
+
+
+@pytest.mark.parametrize(
+    ("name", "planted"),
+    [
+        ("indm.training.loop", "from indm.bench.suite.schema.train import TrainParams"),
+        ("indm.diffusion.likelihood", "def f():\n    from indm.report.values import VALUE_COLUMNS"),
+        ("indm.foreign.report", "from indm.terminal import grid"),
+        (
+            "indm.data.levels",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from indm.bench.suite import load",
+        ),
+        ("indm.report.tables", "import indm.bench.pipeline.stages"),
+        ("indm.fields", "from indm.report.names import name"),
+    ],
+)
+def test_an_import_of_another_wing_is_found(name: str, planted: str) -> None:
+    assert refused(name, ast.parse(planted))
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """Return rooms that import each other in a circle, or an empty list."""
+    left = {room: others - {room} for room, others in arrows.items()}
+    while leaves := [name for name, others in left.items() if not others & left.keys()]:
+        for name in leaves:
+            del left[name]
+    return sorted(left)
+
+
+def arrows() -> dict[str, set[str]]:
+    """List the rooms that each room imports, but for type checkers."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in FILES:
+        found[room(module(path))] |= {room(name) for name in imported(without_types(tree(path)))}
+    return found
+
+
+def without_types(parsed: ast.Module) -> ast.Module:
+    body = [
+        node for node in parsed.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    return ast.Module(body, [])
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    found = arrows()
+    assert circle(found) == []
+    planted = found | {"data": found["data"] | {"training"}}
+    assert {"data", "training"} <= set(circle(planted))
+
+
+IMPORTS = """
+import importlib, sys
+
+class Refusal:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in REFUSED:
+            raise ImportError(f"{name} is refused")
+
+REFUSED = set(sys.argv[1].split())
+sys.meta_path.insert(0, Refusal())
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+"""
+
+
+def imports_without(refused: str, names: list[str]) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", IMPORTS, refused, *names]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def modules_of(of: str) -> Iterator[str]:
+    return (name for path in FILES if wing(name := module(path)) == of)
+
+
+def test_the_report_needs_no_torch() -> None:
+    done = imports_without("torch", list(modules_of("report")))
+    assert done.returncode == 0, done.stderr
+    assert imports_without("torch", ["indm.diffusion.model"]).returncode != 0
+
+
+# What the bench and the report need, and science does not.
+OF_BENCH = "cleanfid click dvc jinja2 matplotlib optuna rich ruamel snakemake tabulate torch_fidelity torchvision"
+
+
+def test_science_needs_few_packages() -> None:
+    names = [name for name in modules_of("science") if room(name) != "metrics"]
+    done = imports_without(OF_BENCH, names)
+    assert done.returncode == 0, done.stderr
+    assert imports_without(OF_BENCH, ["indm.bench.cli"]).returncode != 0
 
 
 def test_no_stage_imports_another() -> None:
-    for path in (PACKAGE / "stages").glob("*.py"):
-        assert "indm.stages" not in path.read_text().replace("``indm.stages", ""), path
+    for path in (PACKAGE / "bench" / "stages").glob("*.py"):
+        assert "indm.bench.stages" not in path.read_text().replace("``indm.bench.stages", ""), path
 
 
 def test_packages_import_nothing() -> None:
@@ -81,7 +174,7 @@ def test_packages_import_nothing() -> None:
         assert not [node for node in nodes if isinstance(node, ast.ImportFrom | ast.Import)]
 
 
-COUNTED = [path for path in FILES if room(path) not in OUTSIDE]
+COUNTED = [path for path in FILES if not is_outside(module(path))]
 
 
 def test_no_seed_depends_on_the_name_of_a_module() -> None:
@@ -110,7 +203,7 @@ def test_modules_read_data_of_their_own_folder_by_their_path() -> None:
 
 ALL = sorted(PACKAGE.rglob("*.py"))
 # The command line makes a command of each stage.
-DO_MORE = {"__main__.py", "cli.py"}
+DO_MORE = {"__main__.py", "bench/cli.py"}
 # First words of functions that change something besides what they return.
 VERBS = {"add", "append", "clear", "delattr", "disable", "enable", "exec", "extend", "filterwarnings", "insert"}
 VERBS |= {"manual", "patch", "pop", "put", "register", "remove", "seed", "set", "setattr", "setdefault", "seterr"}
@@ -203,7 +296,7 @@ def settings():
     return random_numbers, torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), numpy.geterr()
 
 before = settings()
-names = {found.name for found in pkgutil.walk_packages(indm.__path__, "indm.")} - {"indm.__main__", "indm.cli"}
+names = {found.name for found in pkgutil.walk_packages(indm.__path__, "indm.")} - {"indm.__main__", "indm.bench.cli"}
 modules = [importlib.import_module(name) for name in sorted(names)]
 assert settings() == before
 for module in modules:
@@ -216,7 +309,7 @@ for module in modules:
 
 # Registries alone import by a name in a variable: stamps know their members.
 LOOK_UPS = {"__import__", "eval", "exec", "globals", "import_module", "resources.files", "vars"}
-COUNTED = [path for path in ALL if room(path) not in OUTSIDE]
+COUNTED = [path for path in ALL if not is_outside(module(path))]
 
 
 def test_nothing_is_looked_up_where_stamps_cannot_see_it() -> None:
@@ -237,8 +330,9 @@ def test_nothing_is_looked_up_where_stamps_cannot_see_it() -> None:
 
 
 # What commands that compute nothing import.
-LIGHT = "cli suite.load suite.claims store.files data.levels doctor.examine pipeline.input_check pipeline.runner pipeline.track "
-LIGHT += "pipeline.why report.export stages.prepare stages.table stages.claims stages.figure stages.report"
+LIGHT = "bench.cli bench.suite.load bench.suite.claims store.files data.levels bench.doctor.examine bench.pipeline.input_check "
+LIGHT += "bench.pipeline.runner bench.pipeline.track bench.pipeline.why report.export bench.stages.prepare bench.stages.table "
+LIGHT += "bench.stages.claims bench.stages.figure bench.stages.report"
 
 
 def test_torch_is_not_imported_where_it_is_not_needed() -> None:

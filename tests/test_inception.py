@@ -18,6 +18,8 @@ from torch import nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from indm.arrays import read_array, write_array
+from indm.bench.stages import fid, protocol, reference
+from indm.bench.suite.schema.suite import Suite
 from indm.data.registered.digits import load_digits
 from indm.errors import DataError
 from indm.metrics import clean, extractors, weights
@@ -26,11 +28,9 @@ from indm.metrics.extractors import build_inception
 from indm.metrics.features import features
 from indm.metrics.frechet import Reference, frechet_clean
 from indm.metrics.references import load_extractors
-from indm.stages import fid, protocol, reference
 from indm.store.files import EXTRACTOR_FORMAT, STATISTICS_FORMAT, read_json, read_weights, write_json
 from indm.store.layout import Layout
-from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import parse_yaml
+from indm.strict_yaml import parse_yaml
 from tests.archives import Hostile
 from tests.conftest import REPOSITORY
 

@@ -10,13 +10,22 @@ from typing import NamedTuple
 import pytest
 from click.testing import CliRunner, Result
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.jobs import (
+    IMPORTED,
+    MAKERS,
+    Job,
+    job_inputs,
+    job_names,
+    job_parameters,
+    lasting_inputs,
+    manifest,
+)
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
 from indm.errors import ArtifactError
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import IMPORTED, MAKERS, Job, job_inputs, job_names, job_parameters, lasting_inputs, manifest
-from indm.pipeline.stages import STAGES
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY
 from tests.finished import do
 

@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.kept.folders import archive, kept_folders, pack, unpack
+from indm.bench.pipeline import code, stamps
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.jobs import IMPORTED, MAKERS, Job, job_names, lasting_inputs
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.pipeline.stamps import job_modules, job_stamp
+from indm.bench.pipeline.why import why
+from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
-from indm.kept.folders import archive, kept_folders, pack, unpack
-from indm.pipeline import code, stamps
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import IMPORTED, MAKERS, Job, job_names, lasting_inputs
-from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import job_modules, job_stamp
-from indm.pipeline.why import why
 from indm.report.page.contents import origins
 from indm.store.files import write_json
 from indm.store.provenance import RESTORED_FOR
-from indm.suite.load import load_suite
-from indm.suite.strict_yaml import parse_yaml
+from indm.strict_yaml import parse_yaml
 from tests.archives import memory_below
 from tests.conftest import REPOSITORY
 from tests.finished import do

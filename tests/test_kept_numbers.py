@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.kept.folders import archive, kept_folders, pack, unpack
+from indm.bench.kept.numbers import PublishedNumbers
+from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
-from indm.kept.folders import archive, kept_folders, pack, unpack
-from indm.kept.numbers import PublishedNumbers
 from indm.store.files import file_sha256
 from indm.store.sums import check_kept, check_sums, update_sums, write_sums
-from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 
 PUBLISHED = REPOSITORY / "docs/results"

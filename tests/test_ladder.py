@@ -19,10 +19,10 @@ from indm.diffusion.objectives import nelbo
 from indm.diffusion.path import LinearPath
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import T, importance_time
+from indm.fields import LEARNED
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 from indm.store.layout import Layout
-from indm.suite.schema.types import LEARNED
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 from tests.test_curve import call
 

@@ -23,13 +23,13 @@ import indm
 from indm.data.levels import to_uint8
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError, DataError, ParamsError
-from indm.kept.weights import SIGNATURE, WEIGHTS_FORMAT, read_published, signature
 from indm.library import Run
 from indm.process import FPMATH, only_float32
 from indm.registry import DATASETS
 from indm.shipped import WEIGHTS
 from indm.store.files import CHECKPOINT_FORMAT, file_sha256, write_json, write_weights
 from indm.store.manifest import Manifest, write_manifest
+from indm.store.weights import SIGNATURE, WEIGHTS_FORMAT, read_published, signature
 from tests.conftest import REPOSITORY
 
 PUBLISHED = REPOSITORY / "docs/results/digits"

@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from indm.bench.build.spec import model_spec
+from indm.bench.suite.load import load_suite
 from indm.data.levels import bits_per_dim, dequantise
 from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
+from indm.diffusion.fixed_decoder import with_fixed
 from indm.diffusion.likelihood import GaussianControl, four_numbers, nelbo_alone, ode_nll, stratified_nelbo
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.path import LinearPath
@@ -21,9 +24,6 @@ from indm.diffusion.sde import SDE, T, build_sde, importance_time
 from indm.flows.build import build_flow
 from indm.flows.log_det import Series
 from indm.registry import DIFFUSIONS
-from indm.report.decoders import with_fixed
-from indm.suite.load import load_suite
-from indm.training.spec import model_spec
 from tests.conftest import REPOSITORY
 from tests.gaussian import GaussianData
 from tests.test_sde import LEARNED, build

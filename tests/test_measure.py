@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indm.arrays import read_array, write_array
-from indm.cli import main
+from indm.bench.cli import main
 from indm.data.levels import to_uint8
 from indm.errors import DataError
 from indm.foreign.files import read_images

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from torchvision.datasets import MNIST, FashionMNIST  # type: ignore[import-untyped]
 
+from indm.bench.doctor.inputs import archives as look
+from indm.bench.doctor.machine import READY
+from indm.bench.stages import prepare
 from indm.data import archives
 from indm.data.archives import Archive, Packaged
 from indm.data.dataset import SPLITS, Dataset
 from indm.data.mnist import IdxRelease, load_mnist, read_idx
 from indm.data.registered import mnist
-from indm.doctor.inputs import archives as look
-from indm.doctor.machine import READY
 from indm.errors import DataError
 from indm.registry import DATASETS
-from indm.stages import prepare
 from tests import archives as build
 
 THEIRS = {"mnist": MNIST, "fashion-mnist": FashionMNIST}

@@ -22,6 +22,9 @@ from docutils.core import publish_parts  # type: ignore[import-untyped]
 from jinja2 import Environment
 from playwright.sync_api import sync_playwright
 
+from indm.bench.stages.report import contents
+from indm.bench.suite.expand import suite_files
+from indm.bench.suite.load import load_suite, suite_sha256
 from indm.errors import ArtifactError
 from indm.metrics.weights import TORCH_FIDELITY
 from indm.registry import DATASETS
@@ -39,11 +42,8 @@ from indm.report.page.render import render, render_headline
 from indm.report.page.tables import Table, read_table
 from indm.report.palette import DARK, INK, PAPER
 from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_WEIGHTS
-from indm.stages.report import contents
 from indm.store.files import write_json
 from indm.store.layout import TRAINING_PICTURES
-from indm.suite.expand import suite_files
-from indm.suite.load import load_suite, suite_sha256
 from tests.conftest import REPOSITORY
 from tests.made_up import CONTENTS, RUNS, SUITE, made_up_record, numbers, write_made_up_results
 

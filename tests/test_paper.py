@@ -11,13 +11,13 @@ import pytest
 import torch
 import yaml
 
+from indm.bench.build.spec import build_trainer, model_spec
+from indm.bench.suite.expand import suite_files
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.registry import DATASETS
-from indm.suite.expand import suite_files
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
 from indm.training.batches import draw
-from indm.training.spec import build_trainer, model_spec
 from tests.conftest import REPOSITORY
 
 COUNTS = {"vp": 61_804_419, "ve": 62_758_915}

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from dvc.utils.serialize import parse_yaml as parse_yaml_for_dvc
 
+from indm.bench.pipeline.jobs import Job, job_parameters
+from indm.bench.suite.expand import suite_files
+from indm.bench.suite.load import expanded_text, json_schema, load_suite, suite_content, suite_sha256
+from indm.bench.suite.schema.suite import Suite
 from indm.errors import ParamsError
-from indm.pipeline.jobs import Job, job_parameters
-from indm.suite.expand import suite_files
-from indm.suite.load import expanded_text, json_schema, load_suite, suite_content, suite_sha256
-from indm.suite.schema.suite import Suite
-from indm.suite.schema.types import ABSENT
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.fields import ABSENT
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import FROZEN, REPOSITORY
 
 SUITES = suite_files(REPOSITORY / "params")

@@ -12,16 +12,16 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
-from indm.cli import main
-from indm.kept.folders import unpack
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import Job
-from indm.pipeline.stages import STAGES
+from indm.bench.cli import main
+from indm.bench.kept.folders import unpack
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.jobs import Job
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.stages import prepare, sample, train
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
 from indm.registry import DATASETS
-from indm.stages import prepare, sample, train
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
 from tests.archives import tiny
 from tests.conftest import REPOSITORY
 from tests.finished import do, run

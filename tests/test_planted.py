@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from indm.bench.stages import claims, table
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import RunParams, Suite
+from indm.report.claims import GradingParams
 from indm.report.grades import BETTER, MEANINGS, NOT_BETTER, UNDECIDED, WORSE
 from indm.report.results import records
-from indm.stages import claims, table
 from indm.store.files import write_table
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
-from indm.suite.schema.evaluation import GradingParams
-from indm.suite.schema.suite import RunParams, Suite
 from tests.conftest import REPOSITORY
 from tests.made_up import write_made_up_runs
 

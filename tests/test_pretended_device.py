@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from torch import Tensor
 from torch.utils import backend_registration
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.suite.load import load_suite
 from indm.flows.sources import draw_probe, draw_series
-from indm.pipeline.stages import STAGES
-from indm.suite.load import load_suite
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from indm.training.batches import Batch, Draws, draw, step_batch
 from indm.training.trainer import Optimisation, Trainer
 from tests import pretended_device

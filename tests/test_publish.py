@@ -32,28 +32,28 @@ from docs.answers import (
     with_means,
 )
 from docs.forecast import CLAIM, OBJECTIVE, PAIRS, forecast, with_forecast
-from indm.cli import main
+from indm.bench.build.spec import model_spec
+from indm.bench.cli import main
+from indm.bench.kept import publish as module
+from indm.bench.kept.page import replace_block, verdicts
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.jobs import Job
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.register import write_registrations
+from indm.bench.suite.load import load_suite, suite_sha256
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError
-from indm.kept import publish as module
-from indm.kept.page import replace_block, verdicts
-from indm.kept.weights import read_published
 from indm.library import load_run
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import Job
-from indm.pipeline.stages import STAGES
-from indm.register import write_registrations
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.figures import plot_figures
+from indm.report.registrations import Registration, Registrations
 from indm.report.results import read_rows
 from indm.store.files import CHECKPOINT_FORMAT, file_sha256, write_json, write_table, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance
 from indm.store.sums import check_sums
-from indm.suite.load import load_suite, suite_sha256
-from indm.suite.registrations import Registration, Registrations
-from indm.training.spec import model_spec
+from indm.store.weights import read_published
 from tests.conftest import REPOSITORY
 from tests.finished import EXECUTION, do
 

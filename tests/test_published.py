@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from indm.arrays import read_array, write_array
+from indm.bench.stages import fid, reference
+from indm.bench.suite.schema.suite import Suite
 from indm.errors import DataError
 from indm.metrics.clean import CleanExtractor
 from indm.metrics.frechet import fid_low_rank, statistics
 from indm.metrics.precision_recall import PRC
 from indm.metrics.published import read_published_statistics
-from indm.stages import fid, reference
 from indm.store.files import STATISTICS_FORMAT, read_json, read_weights, write_json
 from indm.store.layout import Layout
-from indm.suite.schema.suite import Suite
 from tests.archives import memory_below
 from tests.test_inception import RUN, suite
 

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indm.report.claims import claims_table
+from indm.bench.suite.claims import load_claims
+from indm.report.claims import GradingParams
 from indm.report.differences import compare
 from indm.report.export import write_published
 from indm.report.results import read_rows
 from indm.report.values import IMAGE_COLUMNS
+from indm.report.verdicts import claims_table
 from indm.store.files import write_json, write_table
-from indm.suite.claims import load_claims
-from indm.suite.schema.evaluation import GradingParams
 from tests.checkout import REPOSITORY
 from tests.recompute_verdicts import differences, main
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Generator, Tensor
 
-from indm.cli import main
+from indm.bench.cli import main
 from indm.data.levels import dequantise, to_uint8
 from indm.diffusion.likelihood import ode_nll
 from indm.diffusion.path import LinearPath

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from indm.cli import main
+from indm.bench.cli import main
 from indm.diffusion.sde import build_sde
 from indm.errors import IndmError, ParamsError
 from indm.foreign.conventions import CONVENTIONS

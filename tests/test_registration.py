@@ -12,33 +12,27 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.register import write_registrations
+from indm.bench.stages.claims import run as grade_claims
+from indm.bench.stages.report import contents
+from indm.bench.suite.claims import load_claims
+from indm.bench.suite.expand import expand_suite, suite_files
+from indm.bench.suite.load import claims_sha256, load_suite, suite_sha256
+from indm.bench.suite.registrations import changed_seeds, planned_seeds
 from indm.errors import ParamsError
-from indm.register import write_registrations
-from indm.report.claims import claims_table
+from indm.report.claims import GradingParams
 from indm.report.differences import COMPARISONS, compare
 from indm.report.page.registration import describe_registration
 from indm.report.page.render import render
+from indm.report.registrations import Addition, Registration, Registrations, load_registrations
 from indm.report.results import records
 from indm.report.values import IMAGE_COLUMNS
-from indm.stages.claims import run as grade_claims
-from indm.stages.report import contents
+from indm.report.verdicts import claims_table
 from indm.store import provenance
 from indm.store.layout import Layout
 from indm.store.provenance import descends
-from indm.suite.claims import load_claims
-from indm.suite.expand import expand_suite, suite_files
-from indm.suite.load import claims_sha256, load_suite, suite_sha256
-from indm.suite.registrations import (
-    Addition,
-    Registration,
-    Registrations,
-    changed_seeds,
-    load_registrations,
-    planned_seeds,
-)
-from indm.suite.schema.evaluation import GradingParams
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
 from tests.made_up import CONTENTS
 from tests.test_claims import GRADING, NO_IMAGES, claims, planted

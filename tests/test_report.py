@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from indm.bench.pipeline.stages import STAGES
 from indm.errors import ArtifactError, ParamsError
 from indm.measured import BAND_METRICS, FLOW_METRICS, LIKELIHOODS
-from indm.pipeline.stages import STAGES
 from indm.report.catalogue import CATALOGUE, SHOWN
-from indm.report.claims import CLAIM_COLUMNS, DIFFERENCE_COLUMNS
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import COMPUTE_COLUMNS, compute_table
 from indm.report.decoders import decoders
 from indm.report.export import write_published
 from indm.report.figures import FIGURES
+from indm.report.literature import PUBLISHED_COLUMNS
 from indm.report.page.render import SECTIONS
 from indm.report.published import read_published
 from indm.report.results import CELL, RUN_KEY, Results, read_results, read_texts, records
@@ -35,9 +35,9 @@ from indm.report.tables import (
     toy2d_table,
 )
 from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table, values_table
+from indm.report.verdicts import CLAIM_COLUMNS, DIFFERENCE_COLUMNS
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
-from indm.suite.published import PUBLISHED_COLUMNS
 from tests.conftest import REPOSITORY
 
 PUBLISHED = read_published(REPOSITORY / "params" / "published.csv")

@@ -21,20 +21,20 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.jobs import Job
+from indm.bench.pipeline.runner import work_of
+from indm.bench.stages import curve, nll, prepare, reference, sample, sweep, train
+from indm.bench.suite.schema.suite import Suite
 from indm.diffusion import evaluation
 from indm.diffusion.objectives import nelbo
 from indm.errors import ArtifactError, DivergenceError
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import Job
-from indm.pipeline.runner import work_of
-from indm.stages import curve, nll, prepare, reference, sample, sweep, train
 from indm.store import files as artifacts
 from indm.store import scratch as resume
 from indm.store.files import read_json, read_weights
 from indm.store.layout import Layout
 from indm.store.scratch import Work, open_scratch
-from indm.suite.schema.suite import Suite
 from indm.training.batches import Draws
 from indm.training.loop import History
 from indm.training.trainer import Trainer
@@ -313,7 +313,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_state(
 
 def test_divergence_before_anything_was_saved_says_so(layout: Layout, scratch: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("indm.training.begin.step_flops", lambda *_, **__: 0)
+        patch.setattr("indm.bench.build.begin.step_flops", lambda *_, **__: 0)
         patch.setattr("indm.training.losses.nelbo", lambda *arguments: math.nan * nelbo(*arguments))
         with pytest.raises(DivergenceError, match="no state"):
             run(train, SUITE, layout, RUN)

@@ -14,6 +14,8 @@ import torch
 from torch import Generator, Tensor
 
 from indm import registry
+from indm.bench.build.spec import model_spec
+from indm.bench.suite.load import load_suite
 from indm.diffusion.generate import CountedNoise, draw_batch, draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.objectives import perturb
@@ -27,8 +29,6 @@ from indm.diffusion.steps import DENOISERS, tweedie
 from indm.errors import ArtifactError, ConvergenceError
 from indm.flows.block import ResidualBlock
 from indm.registry import DIFFUSIONS, SAMPLERS
-from indm.suite.load import load_suite
-from indm.training.spec import model_spec
 from tests.gaussian import GaussianData
 
 REPOSITORY = Path(__file__).parents[1]

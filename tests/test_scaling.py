@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from benchmarks.scaling import hours, main
-from indm.kept.page import LARGE_STEPS
+from indm.bench.kept.page import LARGE_STEPS
 from tests.conftest import REPOSITORY
 
 

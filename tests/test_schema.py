@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from indm.bench.stages import compute
+from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
 from indm.report.results import read_rows
 from indm.report.schema import read_object
-from indm.stages import compute
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 from tests.made_up import write_made_up_runs
 

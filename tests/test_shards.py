@@ -12,19 +12,19 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.jobs import Job, job_inputs, job_parameters
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.stages import sample
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
+from indm.bench.watching.status import Board
 from indm.diffusion import generate
 from indm.errors import DivergenceError, ParamsError
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import Job, job_inputs, job_parameters
-from indm.pipeline.stages import STAGES
-from indm.stages import sample
 from indm.store.files import read_json, read_weights, write_weights
 from indm.store.layout import Layout
 from indm.store.shards import FORMAT, share
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
-from indm.watching.status import Board
 from tests.conftest import REPOSITORY
 from tests.finished import do, run
 

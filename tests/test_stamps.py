@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from indm.bench.pipeline import code, stamps
+from indm.bench.pipeline.code import Sources
+from indm.bench.pipeline.jobs import job_inputs, job_outputs, job_parameters, jobs_of
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.pipeline.stamps import Difference, changes, differences, job_modules, job_stamp, suite_stamps
+from indm.bench.pipeline.track import STARTED, check_unedited, remember_start
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
 from indm.errors import ParamsError
-from indm.pipeline import code, stamps
-from indm.pipeline.code import Sources
-from indm.pipeline.jobs import job_inputs, job_outputs, job_parameters, jobs_of
-from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import Difference, changes, differences, job_modules, job_stamp, suite_stamps
-from indm.pipeline.track import STARTED, check_unedited, remember_start
+from indm.report.claims import Claim
 from indm.store.files import TABLE_FORMAT
-from indm.suite.claims import Claim
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
 from tests.conftest import REPOSITORY
 
 SUITE = load_suite(REPOSITORY / "params/smoke.yaml")
@@ -230,8 +230,8 @@ def test_a_job_whose_code_was_edited_after_snakemake_had_started_stops(
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_another_python_finds_the_same_stamps(version: str) -> None:
     """Else results that were pulled would be made again."""
-    python, names = shutil.which(f"python{version}") or "", [f"indm.stages.{stage}" for stage in STAGES]
-    program = f"from indm.pipeline.code import sources; print(sources().stamp(*{names}))"
+    python, names = shutil.which(f"python{version}") or "", [f"indm.bench.stages.{stage}" for stage in STAGES]
+    program = f"from indm.bench.pipeline.code import sources; print(sources().stamp(*{names}))"
     if not python or subprocess.run([python, "-c", ""], check=False).returncode:
         pytest.skip(f"there is no Python {version} here")
     done = subprocess.run([python, "-B", "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 from indm.arrays import read_array
+from indm.bench.build.spec import model_spec
+from indm.bench.stages import fid as fid_stage
+from indm.bench.stages import prepare, protocol, reference, sample, sweep
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
 from indm.data.levels import dequantise, quantise, to_pixels, to_uint8
 from indm.diffusion.generate import draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion, strip_prefix
@@ -20,14 +25,9 @@ from indm.metrics.extractors import SmallClassifier, build_extractor, build_ince
 from indm.metrics.features import features
 from indm.metrics.frechet import Reference, bootstrap_fid, frechet
 from indm.registry import DATASETS
-from indm.stages import fid as fid_stage
-from indm.stages import prepare, protocol, reference, sample, sweep
 from indm.store.files import CHECKPOINT_FORMAT, read_json, read_weights, write_weights
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import parse_yaml
-from indm.training.spec import model_spec
+from indm.strict_yaml import parse_yaml
 from tests.conftest import FROZEN, REPOSITORY
 from tests.finished import run
 

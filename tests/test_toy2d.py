@@ -10,7 +10,10 @@ import torch
 from click.testing import CliRunner
 from torch import Generator, Tensor, nn
 
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.stages import toy2d
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.studies import TOY2D
 from indm.densities.cells import train_cells
 from indm.densities.evaluation import energy_distance, likelihood, midpoint, moved, path_ratio, sample, true_gap
 from indm.densities.figures import forward_coefficients, log_density
@@ -32,11 +35,8 @@ from indm.diffusion.sde import SDE, T, importance_time
 from indm.errors import DivergenceError
 from indm.report.figures_toy2d import toy2d_figure
 from indm.report.results import read_rows
-from indm.stages import toy2d
 from indm.store.files import read_arrays
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
-from indm.suite.schema.studies import TOY2D
 from tests.conftest import REPOSITORY
 from tests.gaussian import GaussianData
 

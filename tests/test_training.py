@@ -13,6 +13,14 @@ from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from indm.bench.build import controls
+from indm.bench.build.begin import begin_training, step_flops
+from indm.bench.build.controls import check_controls
+from indm.bench.build.spec import build_trainer
+from indm.bench.suite.expand import suite_files
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
+from indm.bench.trials import with_trial
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.diffusion.objectives import gaussian_nll, nelbo
 from indm.diffusion.sde import importance_time, soft_truncation_time
@@ -24,19 +32,11 @@ from indm.flows.sources import draw_probe, draw_roulette
 from indm.progress import bar, watched
 from indm.seeding import derive_seed
 from indm.store.files import CHECKPOINT_FORMAT, write_weights
-from indm.suite.expand import suite_files
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import parse_yaml
-from indm.training import controls
+from indm.strict_yaml import parse_yaml
 from indm.training.batches import DeviceBatch, draw
-from indm.training.begin import begin_training, step_flops
-from indm.training.controls import check_controls
 from indm.training.loop import History, Plan, learning_rate, train
 from indm.training.saving import write_training
-from indm.training.spec import build_trainer
 from indm.training.trainer import Optimisation, Trainer
-from indm.trials import with_trial
 from tests.conftest import FROZEN, REPOSITORY
 
 CPU = torch.device("cpu")

@@ -19,24 +19,24 @@ import torch
 from scipy.stats import rankdata, spearmanr
 
 from indm.arrays import read_array
+from indm.bench.stages import prepare, reference, train, tune
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
+from indm.bench.trials import with_trial
+from indm.bench.tuning import trial as trial_module
+from indm.bench.tuning.study import STARTUP, Study
+from indm.bench.tuning.trial import MEASURED, over_seeds
 from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.model import load_model
 from indm.errors import ArtifactError, DataError, ParamsError, StoppedError
 from indm.report.results import read_results
 from indm.report.trials import best, spread
 from indm.report.tuning import length_rule, rank_agreement, tuned_table, tuning_table
-from indm.stages import prepare, reference, train, tune
 from indm.store.files import read_json, write_json, write_table
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from indm.training.batches import Draws
 from indm.training.trainer import Trainer
-from indm.trials import with_trial
-from indm.tuning import trial as trial_module
-from indm.tuning.study import STARTUP, Study
-from indm.tuning.trial import MEASURED, over_seeds
 from tests.conftest import REPOSITORY
 from tests.finished import run, work
 

@@ -10,18 +10,18 @@ import pandas as pd
 import pytest
 
 from benchmarks.rates import Setting, fitted
-from indm.pipeline.jobs import Job, job_parameters
-from indm.pipeline.stages import STAGES
+from indm.bench.pipeline.jobs import Job, job_parameters
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.stages import tune
+from indm.bench.suite.schema.suite import Suite
+from indm.bench.tuning.cubic import lowest_point
+from indm.bench.tuning.trial import MEASURED, Arm
 from indm.report.figures import FIGURES
 from indm.report.tuning import tuned_table, tuning_table
-from indm.stages import tune
 from indm.store.files import read_json
 from indm.store.layout import Layout
 from indm.store.scratch import Work
-from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import parse_yaml
-from indm.tuning.cubic import lowest_point
-from indm.tuning.trial import MEASURED, Arm
+from indm.strict_yaml import parse_yaml
 from tests.conftest import REPOSITORY
 from tests.test_tune import FID, NLL, OTHER, refused, results, suite_of
 

@@ -12,16 +12,16 @@ import pytest
 from click.testing import CliRunner
 
 from indm import progress
-from indm.cli import main
+from indm.bench.cli import main
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.jobs import Job
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.suite.load import load_suite
+from indm.bench.watching.lines import curves, read_lines
+from indm.bench.watching.status import Board, duration
 from indm.errors import DivergenceError, StoppedError
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import Job
-from indm.pipeline.stages import STAGES
 from indm.progress import bar, watched
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
-from indm.watching.lines import curves, read_lines
-from indm.watching.status import Board, duration
 from tests.conftest import REPOSITORY
 
 SUITE = load_suite(REPOSITORY / "params/smoke.yaml")
@@ -269,7 +269,7 @@ def test_watching_ends_when_all_is_done(layout: Layout) -> None:
 
 
 def test_watching_ends_by_ctrl_c(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indm.watching.status.time.sleep", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("indm.bench.watching.status.time.sleep", Mock(side_effect=KeyboardInterrupt))
     assert "11 waiting" in status(layout, "--watch")
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from indm.cli import main
-from indm.pipeline import code
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.jobs import IMPORTED, Job
-from indm.pipeline.stages import STAGES
-from indm.suite.load import load_suite
-from indm.suite.schema.suite import Suite
+from indm.bench.cli import main
+from indm.bench.pipeline import code
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.jobs import IMPORTED, Job
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
 from tests.conftest import FROZEN, REPOSITORY
 from tests.finished import do
 
@@ -246,8 +246,8 @@ def test_an_imported_checkpoint_is_of_the_code_that_imports() -> None:
     checks = InputCheck(suite(), Path("results"), Path("reports"))
     checks.record(job, checks.check(job, IMPORTED), "import_checkpoint")
     assert causes("train", "--run", RUN) == []
-    append("indm/stages/import_checkpoint.py", "\n\nADDED = 1\n")
-    assert causes("train", "--run", RUN) == ["indm/stages/import_checkpoint.py changed"]
+    append("indm/bench/stages/import_checkpoint.py", "\n\nADDED = 1\n")
+    assert causes("train", "--run", RUN) == ["indm/bench/stages/import_checkpoint.py changed"]
 
 
 def test_what_is_missing_is_made_where_it_is_read() -> None:

@@ -17,15 +17,15 @@ import pytest
 import torch
 import yaml
 
-from indm.pipeline.interpreter import put_first
-from indm.pipeline.jobs import Job
-from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import suite_stamps
+from indm.bench.pipeline.interpreter import put_first
+from indm.bench.pipeline.jobs import Job
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.pipeline.stamps import suite_stamps
+from indm.bench.suite.expand import suite_files
+from indm.bench.suite.load import LEFT_OUT, load_suite
+from indm.bench.suite.schema.suite import Suite
 from indm.report.catalogue import SHOWN
-from indm.suite.expand import suite_files
-from indm.suite.load import LEFT_OUT, load_suite
-from indm.suite.schema.suite import Suite
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.checkout import REPOSITORY, add_dvc_file, copy_checkout, finish, run, start
 from tests.finished import do
 

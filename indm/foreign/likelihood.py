@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from indm.data.levels import bits_per_dim, dequantise
 from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, control_of, likelihoods
+from indm.diffusion.fixed_decoder import BARE, with_fixed
 from indm.diffusion.likelihood import nelbo_alone
 from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.path import LinearPath
@@ -26,7 +27,6 @@ from indm.foreign.report import Report
 from indm.foreign.settings import Settings, check_function, check_sde, checked
 from indm.foreign.sound import EVAL, Variation, check_network
 from indm.process import float32_products
-from indm.report.decoders import BARE, with_fixed
 from indm.seeding import derive_seed
 
 if TYPE_CHECKING:

@@ -1,126 +1,191 @@
-"""Grade the claims: a row for each comparison, corrected for the number of comparisons that share an error rate."""
+"""The schema of ``params/claims.yaml``: the paper's claims, as statements that numbers can decide; how a suite grades them."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self, get_args
 
-import numpy as np
-import pandas as pd
+from pydantic import Field, model_validator
 
-from indm.errors import ArtifactError
-from indm.report.catalogue import PLACE
-from indm.report.differences import COMPARISONS, Comparison, name_of
-from indm.report.grades import UNDECIDED, Verdict, grade, repeatability, seeds_needed
-from indm.report.intervals import CLUSTERED, FEWEST_SEEDS, TAIL, Interval, estimate, interval, method
+from indm.fields import Count, DiffusionName, EachOnce, FamilyName, Shown, SweptName
+from indm.measured import METRICS
+from indm.registry import DATASETS, FAMILIES
+from indm.strict_yaml import Strict
 
-# The reason of every row begins with it if the seeds of the suite have changed since it was registered.
-CHANGED = "changed since registration"
-FAILED = ["planned", "failed_treatment", "failed_against"]
-CLAIM_COLUMNS = ["suite", "id", "family", *PLACE, "comparison", "treatment", "against", "verdict"]
-CLAIM_COLUMNS += ["effect", "low", "high", "smallest_effect", "unit", "n", "images", *FAILED, "reason"]
-CLAIM_COLUMNS += ["repeatability", "sd", "to_decide", "protocol", "test", "question", "statement", "source"]
-CLAIM_COLUMNS += ["metric", "why"]
-# Differences whose range is at most this share of their size are equal up to rounding.
-SAME = 1e-9
-DIFFERENCE_COLUMNS = ["suite", "id", *PLACE, "comparison", "against", "seed", "difference"]
+Word = Annotated[Shown, Field(pattern=r"^[a-z0-9-]+$")]
+Objective = Literal["nll", "fid"]
+# In place of a sampler: of each side its own. In place of a control: the scale of the data that was chosen beforehand.
+CHOSEN, BEST_SCALE = "chosen", "best-scale"
 
 
-def claims_table(compared: list[Comparison], suite: str, rows: int, changes: str = "") -> pd.DataFrame:
-    """Grade every comparison; ``changes`` describes how the seeds of the suite have changed since it was registered.
-
-    The intervals of primary comparisons leave out 0.025/(3m) on either side, with m the number of primary rows of all suites that
-    answer one question, so that at most 2.5 of 100 such questions have any interval that ends wrongly on a side.
-
-    Raises:
-        ArtifactError: if the suite alone has more primary rows, or the seeds of a comparison, at least three, all have the same
-            difference.
-    """
-    primary = {(one.claim.id, *one.place.values()) for one in compared if one.is_primary}
-    if len(primary) > rows:
-        raise ArtifactError(
-            f"key grading.rows: found {rows}; allowed: at least {len(primary)}, the primary rows of suite {suite} alone"
-        )
-    tail = TAIL / (len(COMPARISONS) * rows)
-    table = [_row(one, suite, tail if one.is_primary else TAIL) for one in compared]
-    if changes:
-        table = [row | {"reason": f"{CHANGED}: {changes}; {row['reason']}"} for row in table]
-    # Only if images come in clusters, so that tables of other suites keep their bytes.
-    clusters = ["clusters"] if any(one.paired.clustered for one in compared) else []
-    counts = ["n", "images", *FAILED, *clusters]
-    return pd.DataFrame(table, columns=[*CLAIM_COLUMNS, *clusters]).astype(dict.fromkeys(counts, "Int64"))
+def _known(key: str, found: Iterable[str], names: Iterable[str], stage: str) -> None:
+    """Refuse a name that a stage does not have, because its numbers would be missing silently."""
+    if unknown := [name for name in found if name not in names]:
+        allowed = ", ".join(names) + f", of stage {stage}" if names else f"no name, since stage {stage} has none"
+        raise ValueError(f"{key}: found {', '.join(map(repr, unknown))}; allowed: {allowed}")
 
 
-def differences_table(compared: list[Comparison], suite: str) -> pd.DataFrame:
-    """List the paired difference of each seed in each comparison, averaged over images."""
-    rows = [
-        {"suite": suite, "id": one.claim.id, **one.place, "comparison": one.kind, "against": one.against, "seed": seed}
-        | {"difference": difference}
-        for one in compared
-        for seed, difference in zip(one.paired.seeds, one.paired.of_seeds, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS).astype({"seed": "Int64"})
+class Metric(Strict):
+    """A number in the tidy table."""
+
+    stage: Literal["fid", "nll", "curve", "sweep", "toy2d"] = Field(description="column stage")
+    name: str = Field(
+        description="column metric; nelbo and nll of stage nll: with the decoder that the suite's grading states"
+    )
+    sampler: str | None = Field(
+        default=None,
+        description="column sampler, of both sides; chosen: of each side its own, which the suite's grading states",
+    )
+    x: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="the mean over column x from first to second; null: each with its like"
+    )
+    transform: Literal["signed", "log"] = Field(
+        default="signed", description="of each number; log makes differences relative"
+    )
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        _known("name", [self.name], METRICS[self.stage], self.stage)
+        sampler = [self.sampler] if self.sampler else []
+        _known("sampler", sampler, [CHOSEN, *get_args(SweptName)] if self.stage == "sweep" else [], self.stage)
+        return self
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.x and self.x[0] > self.x[1]:
+            raise ValueError(
+                f"x: found {self.x}; allowed: the smaller number first, since otherwise no row is between them"
+            )
+        return self
 
 
-def _row(one: Comparison, suite: str, tail: float) -> dict[str, Any]:
-    """Grade a comparison whose interval leaves out ``tail`` on either side."""
-    claim, paired = one.claim, one.paired
-    _refuse_no_spread(one)
-    smallest, found = claim.smallest.effect, interval(paired.differences, tail)
-    verdict = _verdict(one, found)
-    row: dict[str, Any] = {
-        "suite": suite,
-        "id": claim.id,
-        "family": claim.family if one.is_primary else "exploratory",
-        **one.place,
-    }
-    row |= {"comparison": one.kind, "against": one.against, "verdict": verdict.word, "reason": verdict.reason}
-    row |= {key: getattr(paired, key) for key in FAILED} | found._asdict() | _described(one) | {"test": method(found)}
-    if paired.clustered:
-        row |= {"images": paired.clustered, "clusters": found.images, "test": CLUSTERED.get(row["test"], row["test"])}
-    if found.n < 2:
-        return row
-    measured = estimate(paired.differences)
-    row["sd"] = float(np.sqrt(measured.of_seeds * measured.seeds))
-    row["to_decide"] = seeds_needed(paired.differences, smallest, tail)
-    # New seeds would not give back what was withheld.
-    if found.n < FEWEST_SEEDS or one.struck or one.added:
-        return row
-    return row | {"repeatability": repeatability(paired, smallest, tail)[verdict.word]}
+class Side(Strict):
+    """One side of a comparison."""
+
+    model: FamilyName
+    variant: str = Field(default="", pattern=r"^[a-z0-9-]*$", description="column variant; '': the plain model")
+    objective: Objective | None = Field(default=None, description="null: the treatment's")
 
 
-def _verdict(one: Comparison, found: Interval) -> Verdict:
-    """Grade a comparison, but withhold a verdict on other seeds than the registered ones, which may have been chosen to suit it."""
-    if one.why_absent:
-        return Verdict(UNDECIDED, one.why_absent)
-    verdict = grade(one.paired, found, one.claim.smallest.effect)
-    if not (one.struck or one.added) or verdict.word == UNDECIDED:
-        return verdict
-    counts = ((one.struck, "struck"), (one.added, "added"))
-    seeds = " and ".join(f"{count} {word}" for count, word in counts if count)
-    return Verdict(UNDECIDED, f"not {verdict.word!r}, because its seeds are not the registered ones ({seeds})")
+class Bound(Strict):
+    """A fixed number instead of a model, before the transform."""
+
+    value: float
 
 
-def _refuse_no_spread(one: Comparison) -> None:
-    """Refuse equal differences of all seeds, up to rounding: they are no evidence, because their interval would have no length."""
-    found, n = one.paired.of_seeds, len(one.paired.seeds)
-    if n >= FEWEST_SEEDS and np.ptp(found) <= SAME * np.abs(found).max():
-        place = " ".join(filter(None, (*one.place.values(), one.kind, one.against)))
-        raise ArtifactError(
-            f"claim {one.claim.id}, {place}: found the same difference, {found[0]:.6g}, for all {n} seeds, expected one that "
-            "varies with the seed; check that no results were copied from one seed to another, and run their stages again"
-        )
+class Where(Strict):
+    """Where the claim is graded: once for each listed dataset, SDE and objective; an empty list means all."""
+
+    datasets: Annotated[list[str], EachOnce()] = Field(default_factory=list)
+    sdes: Annotated[list[DiffusionName], EachOnce()] = Field(default_factory=list)
+    objectives: Annotated[list[Objective], EachOnce()] = Field(default_factory=list)
 
 
-def _described(one: Comparison) -> dict[str, Any]:
-    claim, metric = one.claim, one.claim.metric
-    x = [f"x {metric.x[0]:g} to {metric.x[1]:g}"] if metric.x else []
-    sampler = [metric.sampler] if metric.sampler else []
-    return {
-        "treatment": name_of(claim.treatment),
-        "protocol": one.protocol,
-        "smallest_effect": claim.smallest.effect,
-        "unit": claim.smallest.unit,
-        "question": claim.question,
-        "statement": claim.statement,
-        "source": claim.source,
-        "metric": ", ".join([metric.stage, metric.name, *sampler, *x, metric.transform]),
-        "why": claim.smallest.why,
-    }
+class Smallest(Strict):
+    """The smallest difference that counts."""
+
+    effect: float = Field(ge=0, description="in the unit of the metric, transformed")
+    unit: Shown = Field(description="of the effect")
+    why: Shown = Field(description="reason of the smallest effect")
+
+
+class Claim(Strict):
+    """One claim of the paper."""
+
+    id: Word
+    family: Literal["primary", "exploratory"] = Field(
+        description="primary: its comparisons share the error rate of their question"
+    )
+    question: Shown = Field(description="question of a reader that the claim answers")
+    statement: Shown = Field(description="in words")
+    source: Shown = Field(description="its place in the paper")
+    metric: Metric
+    treatment: Side = Side(model="indm")
+    baseline: Side | Bound | None = Field(
+        default=None,
+        description="the only comparison; null: DDPM++ at equal steps, at equal compute, and a simple control",
+    )
+    controls: Annotated[list[Word], EachOnce()] = Field(
+        default_factory=list, description="variants with which INDM is also compared, as an exploration"
+    )
+    where: Where = Where()
+    direction: Literal["lower", "higher"] = Field(default="lower", description="of the treatment's number")
+    smallest: Smallest
+
+    @model_validator(mode="after")
+    def _bound(self) -> Self:
+        if isinstance(self.baseline, Bound) and self.metric.transform == "log" and self.baseline.value <= 0:
+            raise ValueError(
+                f"baseline: found {self.baseline.value:g}; allowed: above 0, since metric.transform is log"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sides(self) -> Self:
+        objectives = {self.treatment.objective, *self.where.objectives} - {None}
+        if self.baseline is None and FAMILIES.literal(self.treatment.model, "REFERENCE"):
+            raise ValueError(
+                f"baseline: found null; allowed: a model or a number, since the treatment is {self.treatment.model} itself"
+            )
+        if isinstance(self.baseline, Side):
+            own, other = (side.model_dump(exclude={"objective"}) for side in (self.treatment, self.baseline))
+            if own == other and self.baseline.objective in {None, *objectives}:
+                raise ValueError(
+                    f"claim {self.id}: found the same numbers, from {self.baseline.model}, for treatment and baseline; allowed: "
+                    "another model, variant or objective, since a model differs from itself by 0"
+                )
+        if self.baseline and self.controls:
+            raise ValueError(
+                f"controls: found {', '.join(self.controls)}; allowed: [], since the claim has its own baseline"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _places(self) -> Self:
+        # The jobs of the study of known densities are the suite's own.
+        is_toy2d = self.metric.stage == "toy2d"
+        _known("where.datasets", self.where.datasets, [] if is_toy2d else list(DATASETS), self.metric.stage)
+        for key in ("sdes", "objectives") if is_toy2d else ():
+            _known(f"where.{key}", getattr(self.where, key), [], "toy2d")
+        return self
+
+
+class Claims(Strict):
+    """The file."""
+
+    claims: list[Claim] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        names = [claim.id for claim in self.claims]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"claims: found the id {', '.join(twice)} twice; allowed: each once")
+        return self
+
+
+class ControlsParams(Strict):
+    """The controls of a comparison that were chosen before the graded runs."""
+
+    simple: str | None = Field(
+        description="variant of the simple control, a simpler model than a flow; null: the suite does not have one"
+    )
+    scale: str | None = Field(
+        description="variant of the best scale of the data, such as scale-5 (known densities: best-scale); null: not searched"
+    )
+
+
+class GradingParams(Strict):
+    """How claims are graded, fixed before the runs."""
+
+    question: str = Field(
+        pattern=r"^[a-z0-9-]+$", description="question of the suite; suites with the same question share an error rate"
+    )
+    rows: Count = Field(
+        description="primary rows of all suites of this question: claims times datasets, SDEs and objectives"
+    )
+    decoder: Literal["learned", "validation", "test"] = Field(
+        description="decoder of likelihoods in claims; validation, test: of each cell the one with the lower NELBO on that split"
+    )
+    samplers: dict[FamilyName, SweptName] | None = Field(
+        description="sampler at few steps of each model, chosen on the search's seeds and validation images; null: not chosen"
+    )
+    images: ControlsParams
+    toy2d: ControlsParams

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from indm.registry import SAMPLERS
+from indm.report.literature import PUBLISHED_COLUMNS, load_published
 from indm.report.results import CELL, Result, records
-from indm.suite.published import PUBLISHED_COLUMNS, load_published
 
 # The extractor of the published FIDs, which are not comparable with FIDs by another extractor.
 PUBLISHED_EXTRACTOR = "inception-v3-compat"
@@ -22,7 +22,7 @@ def read_published(path: Path) -> pd.DataFrame:
     """Read the published numbers, with texts unchanged and absent cells as empty texts.
 
     Raises:
-        ParamsError: if the file cannot be read, or :mod:`indm.suite.published` does not allow one of its rows.
+        ParamsError: if the file cannot be read, or :mod:`indm.report.literature` does not allow one of its rows.
     """
     return pd.DataFrame(load_published(path), columns=PUBLISHED_COLUMNS)
 

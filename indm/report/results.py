@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from indm.diffusion.fixed_decoder import BARE, with_fixed
 from indm.errors import ArtifactError
 from indm.measured import LIKELIHOODS
 from indm.registry import FAMILIES
 from indm.report.catalogue import CELL
-from indm.report.decoders import BARE, fixed_means, with_fixed
+from indm.report.decoders import fixed_means
 from indm.report.intervals import clustered_error
 from indm.report.schema import TABLES, Kind, check_table, read_object, require
 from indm.store.files import AGAIN

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from indm.report.catalogue import CATALOGUE, FLOORS, SHOWN, View
-from indm.report.claims import CHANGED
 from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.grades import in_words
 from indm.report.names import heading, names, written
 from indm.report.results import records
+from indm.report.verdicts import CHANGED
 from indm.store.layout import Layout
 from indm.terminal import WIDTH, grid
 

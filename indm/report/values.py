@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from indm.errors import ArtifactError
+from indm.fields import PC, PREDICTOR
 from indm.measured import BAND_METRICS, FLOW_METRICS, LIKELIHOODS
 from indm.registry import SAMPLERS
 from indm.report.results import OF_IMAGES, RUN_KEY, Result, Results, records
 from indm.report.schema import TABLES
 from indm.store.files import AGAIN
-from indm.suite.schema.types import PC, PREDICTOR
 
 VALUE_COLUMNS = ["suite", *RUN_KEY, "stage", "metric", "sampler", "x", "sound", "value", "se", "source"]
 IMAGE_COLUMNS = ["suite", *RUN_KEY, "stage", "x", "image", *LIKELIHOODS]

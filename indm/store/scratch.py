@@ -1,7 +1,7 @@
 """Unfinished work of a stage, kept so that a killed job continues where it stopped.
 
 It lies in ``<out>/<suite>/scratch/<run>/<stage>/``, which is not a declared output, because both engines delete those before a job.
-Every file contains a key, by :func:`indm.pipeline.runner.work_of`. A file with another key is removed and never used, so that
+Every file contains a key, by :func:`indm.bench.pipeline.runner.work_of`. A file with another key is removed and never used, so that
 resuming cannot change a result. The folder is removed after the stage has ended without an error; in a job, after the manifest is
 written, since engines delete the files of a job without one.
 """

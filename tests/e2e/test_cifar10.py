@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.checkout import copy_checkout, do_jobs, run
 from tests.conftest import REPOSITORY
 

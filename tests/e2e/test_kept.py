@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from indm.bench.suite.load import load_suite
 from indm.report.catalogue import SHOWN
 from indm.store.files import file_sha256
-from indm.suite.load import load_suite
 from tests.checkout import commands, copy_checkout, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]

@@ -7,7 +7,7 @@ import pytest
 
 from indm.store.files import read_json
 from indm.store.layout import Layout
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests import kill
 from tests.checkout import run
 

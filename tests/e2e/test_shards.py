@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests.checkout import add_dvc_file, copy_checkout, finish, run, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]

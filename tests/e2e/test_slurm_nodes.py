@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from indm.store.layout import Layout
-from indm.suite.strict_yaml import parse_yaml, yaml_text
+from indm.strict_yaml import parse_yaml, yaml_text
 from tests import kill
 from tests.checkout import run
 from tests.cluster import ROOT, answers, ask

@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from indm.pipeline.code import OUTSIDE
-from indm.pipeline.stages import STAGES
-from indm.pipeline.stamps import job_modules, job_stamp
+from indm.bench.pipeline.code import OUTSIDE
+from indm.bench.pipeline.stages import STAGES
+from indm.bench.pipeline.stamps import job_modules, job_stamp
+from indm.bench.suite.load import load_suite, suite_sha256
 from indm.report.catalogue import SHOWN
 from indm.store.provenance import provenance
-from indm.suite.load import load_suite, suite_sha256
 from tests.checkout import add_dvc_file, commands, commit, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -27,9 +27,9 @@ SNAKEMAKE, DVC = commands("smoke").values()
 # The jobs of which ``indm why`` says that they would run.
 WHY = """
 from pathlib import Path
-from indm.pipeline.input_check import InputCheck
-from indm.pipeline.why import why
-from indm.suite.load import load_suite
+from indm.bench.pipeline.input_check import InputCheck
+from indm.bench.pipeline.why import why
+from indm.bench.suite.load import load_suite
 
 checks = InputCheck(load_suite(Path("params/smoke.yaml")), Path("results"), Path("reports"))
 for job in why(checks).again:
@@ -222,7 +222,9 @@ def test_what_changes_no_number_runs_nothing(checkouts: dict[str, Path], engine:
             for file in (checkout / folder).rglob("*"):
                 file.touch()
         assert jobs(checkout, engine) == set()
-        known = run(checkout, "python", "-c", "from indm.suite.load import json_schema; print(json_schema())").stdout
+        known = run(
+            checkout, "python", "-c", "from indm.bench.suite.load import json_schema; print(json_schema())"
+        ).stdout
         assert "another-flow" in known
         assert "another-dataset" in known
 

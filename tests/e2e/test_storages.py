@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from indm.suite.strict_yaml import parse_yaml
+from indm.strict_yaml import parse_yaml
 from tests import kill, servers
 from tests.checkout import REPOSITORY, commands, commit, run
 

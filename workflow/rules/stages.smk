@@ -1,4 +1,4 @@
-# A rule for each stage of indm/pipeline/stages.py.
+# A rule for each stage of indm/bench/pipeline/stages.py.
 
 
 # In a function, because Snakemake evaluates `shell` again when a job runs: in a bare loop, with the names of the last stage.

@@ -12,7 +12,7 @@ from indm.store.layout import Layout
 from indm.store.provenance import Finished
 
 if TYPE_CHECKING:
-    from indm.suite.schema.suite import Suite
+    from indm.bench.suite.schema.suite import Suite
 
 COLUMNS = ["suite", *CELL, "seeds", "nearest", "nearest_se", "nearest_test"]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from indm.arrays import write_array
+from indm.bench.stages.nearest import run
+from indm.bench.suite.load import load_suite
 from indm.metrics.nearest import nearest
-from indm.stages.nearest import run
 from indm.store.layout import Layout
-from indm.suite.load import load_suite
 from tests.conftest import REPOSITORY
 
 

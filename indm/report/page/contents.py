@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from indm.report.registrations import Addition, Registration
 from indm.store.provenance import STANDS_FOR, accepted_since, read_provenance
-from indm.suite.registrations import Addition, Registration
 
 # A page of more runs has what it says of single runs in files.
 MOST_RUNS = 100

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from indm.report.registrations import Addition, Registration
 from indm.store.provenance import commit_date, committed, descends
-from indm.suite.registrations import Addition, Registration
-from indm.suite.strict_yaml import parse_yaml
+from indm.strict_yaml import parse_yaml
 
 CLAIMS = Path("params/claims.yaml")
 # The first word of a description that git confirms.
@@ -31,7 +31,7 @@ def describe_registration(
         suite_sha256: the present hash of the suite.
         claims_sha256: the present hash of the claims.
         commits: the commits of its stages.
-        seeds: changes of the seeds, by :func:`indm.suite.registrations.changed_seeds`.
+        seeds: changes of the seeds, by :func:`indm.bench.suite.registrations.changed_seeds`.
         added: the entries of variants that were added to it.
     """
     file = "params/registrations.yaml"

@@ -1,0 +1,524 @@
+"""The command line: commands and their options.
+
+The code of a command is imported when it is called, so that ``--help`` and ``table`` do not import torch.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from indm import __version__
+from indm.bench.pipeline.stages import OPTIONS, STAGES, command_name
+from indm.errors import IndmError
+from indm.foreign.kinds import KINDS
+from indm.report.catalogue import SHOWN
+from indm.shipped import DEFAULT_SUITE
+from indm.terminal import Commands, SuiteOption, console
+
+if TYPE_CHECKING:
+    from indm.bench.kept.keep import Outcome
+    from indm.bench.pipeline.input_check import InputCheck
+
+PLACE = click.Path(path_type=Path, exists=True)
+FILE, FOLDER = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
+
+
+class SuiteFile(click.Path):
+    """A suite by its name, ``paper`` or ``paper.yaml``, or by its file, ``params/paper.yaml``."""
+
+    name = "suite"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of the file."""
+        is_file = str(value).endswith(".yaml") and Path(value).is_file()
+        is_name = isinstance(value, str) and "/" not in value and not is_file
+        return super().convert(f"params/{value.removesuffix('.yaml')}.yaml" if is_name else value, param, ctx)
+
+
+def _suite(**options: Any) -> Callable[..., Any]:
+    """Declare a suite as an option; with ``cls=SuiteOption``, it may be an argument, too."""
+    kind = SuiteFile(path_type=Path, dir_okay=False)
+    options = {"help": "The suite: its name, or its file.", "metavar": "SUITE", **options}
+    option = click.option("-s", "--suite", "suite_file", type=kind, **options)
+    if "cls" not in options:
+        return option
+    argument = click.argument("suite", required=False, type=kind, metavar="[SUITE]", expose_value=False)
+    return lambda command: argument(option(command))
+
+
+def _folder(option: str, default: str, text: str, *names: str) -> Callable[..., Any]:
+    return click.option(option, *names, type=FOLDER, default=Path(default), show_default=True, help=text)
+
+
+def _page(default: str) -> Callable[..., Any]:
+    return click.option("--page", type=FILE, default=default, show_default=True, help="The report, in Markdown.")
+
+
+# For stages, whose command lines engines write.
+SUITE = _suite(required=True)
+NAMED = _suite(cls=SuiteOption, needed=True)
+# For commands that only read: the suite of the README's first example.
+LOOKED_AT = _suite(cls=SuiteOption, default=DEFAULT_SUITE, show_default=True)
+OUT = _folder("--out", "results", "The results folder; files go to <out>/<suite>/.")
+REPORTS = _folder("--reports", "reports", "The reports folder; files go to <reports>/<suite>/.")
+DATA_ROOT = click.option(
+    "--data-root", type=FOLDER, help="The folder of the datasets' archives.  [default: INDM_DATA, or data]"
+)
+RUN = click.option("--run", required=True, help="A run of the suite.")
+SUBJECTS = {
+    "dataset": click.option("--dataset", required=True, help="A dataset of the suite."),
+    "run": RUN,
+    "shard": click.option("--shard", type=int, required=True, help="Which of the run's shards: 1, 2, ..."),
+    "toy": click.option("--toy", required=True, help="A job on a known density in the suite."),
+}
+KEPT = "docs/results"
+REPLACE = click.option("--replace", is_flag=True, help="Replace files that differ instead of refusing them.")
+# The most used commands come first.
+SECTIONS = {
+    "Run a suite": ["run", "init", "validate", "register", "schema"],
+    "Inspect suites and results": ["show", "status", "why", "doctor", "compare"],
+    "Evaluate your own model": ["referee", "measure"],
+    "Keep and share results": ["keep", "restore", "accept", "publish", "tensorboard"],
+    "Stages, which Snakemake and DVC run": [*map(command_name, STAGES), "import-checkpoint"],
+}
+
+
+@click.group(
+    cls=Commands, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="indm")
+def main() -> None:
+    """Reproduce "Maximum Likelihood Training of Implicit Nonlinear Diffusion Models" (arXiv:2205.13699)."""
+
+
+def _stage(name: str) -> None:
+    """Declare the command of a stage."""
+    stage = STAGES[name]
+
+    def command(suite_file: Path, out: Path, **given: Any) -> None:
+        from indm.bench.pipeline.runner import run_stage
+
+        subject = {key: given.pop(key) for key in OPTIONS[stage.subject]}
+        run_stage(name, suite_file, out, subject, **given)
+
+    data_root, reports = [DATA_ROOT] if name == "prepare" else [], [REPORTS] if stage.reports else []
+    subjects = [SUBJECTS[option] for option in OPTIONS[stage.subject]]
+    for option in (OUT, *data_root, *subjects, *reports, SUITE):
+        command = option(command)
+    main.command(command_name(name), help=stage.summary)(command)
+
+
+for _name in STAGES:
+    _stage(_name)
+
+
+@main.command("import-checkpoint")
+@SUITE
+@RUN
+@OUT
+@click.option("--config", type=FILE, required=True, help="The released configuration, as JSON.")
+@click.option("--score", type=FILE, required=True, help="The released checkpoint_k.pth.")
+@click.option("--flow", type=FILE, help="The released flow_checkpoint_k.pth, for a run with a flow.")
+@click.option("--wolf-config", type=FILE, help="The released file under flow.model_config; the paper's by default.")
+def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> None:
+    """Use a released checkpoint as a training.
+
+    The checkpoint, of score_sde_pytorch or of the released INDM code, takes the place of a run's training.
+    """
+    from indm.bench.pipeline.runner import run_stage
+
+    run_stage("import_checkpoint", suite_file, out, {"run": run}, **files)
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+def init(folder: Path) -> None:
+    """Set up a folder in which suites can be run.
+
+    Copies suites, claims and Snakemake's rules to FOLDER, so that no checkout is needed there.
+    """
+    from indm.shipped import write_checkout
+
+    write_checkout(folder)
+    click.echo(f"{folder}: ready; next: cd {folder} && indm run")
+
+
+@main.command("run")
+@LOOKED_AT
+@click.option("--cores", default="all", show_default=True, help="Cores to use at most.")
+def run_suite(suite_file: Path, cores: str) -> None:
+    """Run a suite with Snakemake.
+
+    Continues where an earlier execution has ended, and prints the address of the report.
+    """
+    if not Path("Snakefile").is_file():
+        raise IndmError("Snakefile: missing; run in a checkout, or in a folder that indm init has made")
+    suite = _name_in_params(suite_file)
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, "--config", f"suite={suite}"]
+    if code := subprocess.run([*command, "--quiet", "host", "reason"], check=False).returncode:
+        sys.exit(code)
+    click.echo(f"file://{Path('reports', suite, 'index.html').absolute()}")
+
+
+def _name_in_params(suite_file: Path) -> str:
+    """Return the name by which ``params/`` has a suite; a file elsewhere would pass for the one of its name there."""
+    if suite_file.suffix == ".yaml" and suite_file.parent.resolve() == Path("params").resolve():
+        return suite_file.stem
+    raise IndmError(
+        f"{suite_file}: found a file that is no params/<suite>.yaml, expected a suite in params/ of this folder; copy it there, "
+        "under a name of its own"
+    )
+
+
+@main.command()
+@NAMED
+@OUT
+@click.option(
+    "--track", is_flag=True, help="Also write the files that DVC tracks: the suite in full, and the stamps of the code."
+)
+def validate(suite_file: Path, out: Path, track: bool) -> None:
+    """Check a suite file.
+
+    Checks the claims, published numbers and registrations in its folder too, counts the FLOPs and parameters of controls,
+    and builds models of parts that do not come with this package.
+    """
+    from indm.bench.build.buildable import check_models
+    from indm.bench.build.controls import check_controls
+    from indm.bench.suite.load import load_params
+    from indm.bench.suite.registrations import changed_seeds
+    from indm.report.registrations import load_registrations
+
+    suite = load_params(suite_file, with_data=True)
+    check_models(suite, suite_file)
+    check_controls(suite, suite_file)
+    click.echo(f"{suite.suite}: ok, {len(suite.runs)} runs")
+    registrations = load_registrations(suite_file.parent / "registrations.yaml").suites
+    if changes := changed_seeds(registrations.get(suite.suite), suite):
+        click.echo(
+            f"{suite.suite}: changed since registration: {changes}; verdicts on these seeds will be withheld", err=True
+        )
+    if track:
+        from indm.bench.pipeline.track import track as write_tracked
+
+        write_tracked(suite_file, out)
+
+
+@main.command()
+@_suite(cls=SuiteOption, help="The suite.  [default: digits]")
+@OUT
+@DATA_ROOT
+def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
+    """Check whether a suite can run here.
+
+    Lists the archives, weights, disk and GPU that its remaining jobs need, and what is missing. Exits with 1 if it cannot run.
+    """
+    from indm.bench.doctor.examine import examine
+
+    page, can_run = examine(suite_file, out, data_root)
+    click.echo(page)
+    sys.exit(not can_run)
+
+
+@main.command()
+@click.argument("words", nargs=-1, metavar="[SUITE] [TABLE]...")
+@_suite(default=DEFAULT_SUITE, show_default=True)
+@click.option("--all", "every", is_flag=True, help="Print all tables that are not too long for a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows of the tables as JSON.")
+@click.option("--published", is_flag=True, help="The results in docs/results, which need no run.")
+@OUT
+def show(words: tuple[str, ...], suite_file: Path, out: Path, every: bool, as_json: bool, published: bool) -> None:
+    """Print claims and main tables of a suite.
+
+    With TABLE, only those: fid, nll, claims, ...
+    """
+    from indm.bench.suite.expand import expand_suite
+    from indm.report.export import rows_as_json
+    from indm.report.show import show as shown
+    from indm.store.layout import Layout
+
+    tables = words
+    if words and words[0] not in SHOWN and (named := Path(f"params/{words[0]}.yaml")).is_file():
+        suite_file, tables = named, words[1:]
+    if wrong := [word for word in tables if word not in SHOWN]:
+        raise click.UsageError(f"found {wrong[0]!r}, expected a suite in params/ or a table: {', '.join(SHOWN)}")
+    layout = Layout(Path(KEPT) if published else out, _name_in_params(suite_file))
+    # If there are neither results nor a suite of that name, the error lists the suites.
+    if not layout.suite_folder.is_dir() and not suite_file.is_file() and suite_file.parent.is_dir():
+        expand_suite(suite_file)
+    if as_json:
+        click.echo(rows_as_json(layout, tables or SHOWN))
+    else:
+        console().print(*shown(layout, tables, every), sep="\n")
+
+
+def _checks(suite_file: Path, out: Path, reports: Path = Path("reports")) -> "InputCheck":
+    from indm.bench.pipeline.input_check import InputCheck
+    from indm.bench.suite.load import load_suite
+
+    return InputCheck(load_suite(suite_file), out, reports)
+
+
+@main.command()
+@LOOKED_AT
+@OUT
+@REPORTS
+@click.option("--watch", is_flag=True, help="Refresh every two seconds, until all is done or Ctrl-C.")
+def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
+    """Show the progress of each run of a suite.
+
+    Shows stage, step, loss, time left and last save, and the logs of failed jobs.
+    """
+    from indm.bench.watching.status import Board
+
+    Board(_checks(suite_file, out, reports)).show(watch)
+
+
+@main.command()
+@click.argument("stage", default="")
+@click.option("--run", help="Only jobs of this run.")
+@click.option("--dataset", help="Only jobs of this dataset.")
+@click.option("--toy", help="Only this job on a known density.")
+@_suite(default=DEFAULT_SUITE, show_default=True)
+@OUT
+@REPORTS
+def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | None) -> None:
+    """Explain which jobs would run again.
+
+    Shows which code, suite keys or inputs have changed since their results were made. With STAGE or a name, explains only
+    these jobs and the jobs on which they depend.
+    """
+    from indm.bench.pipeline.why import lines
+    from indm.bench.pipeline.why import why as explain
+
+    click.echo("\n".join(lines(explain(_checks(suite_file, out, reports), stage, **names))))
+
+
+@main.command()
+@LOOKED_AT
+@OUT
+def tensorboard(suite_file: Path, out: Path) -> None:
+    """Convert a suite's curves for TensorBoard.
+
+    Reads the progress lines of its stages, and writes events to <out>/<suite>/watch/events.
+    """
+    from indm.bench.watching.events import write_events
+
+    known = _checks(suite_file, out)
+    folder, count = write_events(known.suite, known.layout)
+    click.echo(f"{count} curves; see them with: tensorboard --logdir {folder}")
+
+
+@main.command()
+@click.argument("published", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@OUT
+def compare(published: Path, out: Path) -> None:
+    """Compare a suite with published results.
+
+    PUBLISHED is a folder of the suite's name, docs/results/<suite>. Exits with 0 if the results agree, with 1 if not, and
+    with 2 if they cannot be compared.
+    """
+    from indm.report.agreement import agreement
+    from indm.store.layout import Layout
+
+    found = agreement(published, Layout(out, published.resolve().name))
+    click.echo("\n".join(found.lines()))
+    sys.exit(not found.agrees)
+
+
+@main.command()
+@click.option(
+    "--images", type=PLACE, required=True, help="Test images: a folder of PNG files, or an .npy file of levels."
+)
+@click.option(
+    "--network", required=True, metavar="MODULE:FUNCTION", help="The network: a function of an input and a condition."
+)
+@click.option("--kind", type=click.Choice([*KINDS]), default="noise", show_default=True, help="What it estimates.")
+@click.option("--sde", type=click.Choice(["vp", "ve"]), required=True, help="The diffusion of its training.")
+@click.option(
+    "--ends",
+    type=(float, float),
+    help="beta_min and beta_max, or sigma_min and sigma_max.  [default: 0.1 20, or 0.01 50]",
+)
+@click.option("--zero-one", is_flag=True, help="Its data were in [0, 1], not in [-1, 1].")
+@click.option("--levels", default=256, show_default=True, help="Levels of a pixel.")
+@click.option("--eps", default=1e-5, show_default=True, help="The truncation time.")
+@click.option("--claimed", type=float, help="Your own number in bits/dim, which the report explains.")
+@click.option("--time-draws", default=80, show_default=True, help="Times of the bound for each image.")
+@click.option("--ode-steps", default=64, show_default=True, help="Steps of the ODE.")
+@click.option("--batch-size", default=100, show_default=True, help="Images evaluated at once.")
+@click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Its device.")
+@click.option(
+    "--allow-varying", is_flag=True, help="Accept a network whose output varies between calls or with the batch."
+)
+@_page("referee.md")
+def referee(
+    images: Path,
+    network: str,
+    sde: str,
+    ends: tuple[float, float] | None,
+    zero_one: bool,
+    device: str,
+    page: Path,
+    **given: Any,
+) -> None:
+    """Evaluate the likelihood of your network.
+
+    Prints NELBO and NLL with their errors and their meaning, and the number that each common mistake would give.
+    """
+    from indm.foreign.files import read_images
+    from indm.foreign.likelihood import referee as judge
+    from indm.foreign.network import find_network, find_sde
+    from indm.process import set_up
+
+    given |= {"centered": not zero_one, "device": str(set_up(device, os.cpu_count() or 1))}
+    report = judge(find_network(network), find_sde(sde, ends), read_images(images), **given)
+    _write(page, str(report))
+
+
+@main.command()
+@click.option("--samples", type=PLACE, required=True, help="Samples: a folder of PNG files, or an .npy file of levels.")
+@SUBJECTS["dataset"]
+@LOOKED_AT
+@click.option("--levels", default=256, show_default=True, help="Levels of a pixel of the samples.")
+@OUT
+@DATA_ROOT
+@_page("measure.md")
+def measure(suite_file: Path, page: Path, **given: Any) -> None:
+    """Compare your samples with a dataset.
+
+    Prints FID, KID, precision and recall by the protocol of the suite, and draws nearest neighbours next to PAGE.
+    """
+    from indm.bench.measure import measure as compared
+    from indm.bench.measure import page as written
+
+    picture = page.with_suffix(".png")
+    _write(page, written(compared(suite_file=suite_file, picture=picture, **given), picture))
+
+
+def _write(page: Path, text: str) -> None:
+    """Write a page, and print it."""
+    from indm.store.files import atomic_write
+
+    with atomic_write(page) as file:
+        file.write(text.encode())
+    click.echo(text, nl=False)
+
+
+@main.command()
+@NAMED
+@OUT
+@_folder("--to", KEPT, "Archives go to <to>/<suite>/kept/.", "root")
+@REPLACE
+def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
+    """Pack a suite's finished results for git.
+
+    The archives are small, and contain everything that tables, claims and the report need.
+    """
+    from indm.bench.kept.keep import keep as pack
+
+    checks = _checks(suite_file, out)
+    _tell("keep", pack(checks, root / checks.suite.suite / "kept", replace))
+
+
+@main.command()
+@NAMED
+@OUT
+@_folder("--from", KEPT, "Archives are in <from>/<suite>/kept/.", "root")
+@REPLACE
+@click.option(
+    "--accept",
+    metavar="WHY",
+    help="Also restore results of earlier code, and record the changes and the reason WHY in <from>/<suite>/accepted.yaml.",
+)
+def restore(suite_file: Path, out: Path, root: Path, replace: bool, accept: str | None) -> None:
+    """Unpack a suite's kept results.
+
+    Copies them back to the results folder, unless the suite or the code has changed since.
+    """
+    from indm.bench.kept.keep import restore as unpack
+
+    checks = _checks(suite_file, out)
+    _tell("restore", unpack(checks, root / checks.suite.suite / "kept", replace, accept))
+
+
+@main.command()
+@click.option("--before", required=True, metavar="COMMIT", help="The commit of the code before the change.")
+@_suite(default="params/smoke.yaml", show_default=True, help="The suite that is run before and after.")
+@_folder("--from", KEPT, "Published results are in <from>/<suite>/.", "root")
+@click.option(
+    "--bound", type=float, help="Allow numbers to move by this many standard errors, or relative to themselves."
+)
+@click.option("--why", default="", help="Why the change moves no number, or may move it within --bound.")
+def accept(before: str, suite_file: Path, root: Path, bound: float | None, why: str) -> None:
+    """Accept a change of the code by evidence.
+
+    Runs a small suite by the commit before and by HEAD, compares all its files, and records in <from>/<suite>/accepted.yaml that
+    nothing has moved, so that published results come back without training.
+    """
+    from indm.bench.kept.accept import accept as lines
+
+    for line in lines(before, suite_file.stem, root, bound, why):
+        click.echo(f"indm accept: {line}", err=True)
+
+
+def _tell(name: str, outcome: "Outcome") -> NoReturn:
+    """Print the outcome of each folder; exit with 1 if a folder was refused or there was no folder."""
+    for line in outcome.lines():
+        click.echo(f"indm {name}: {line}", err=True)
+    sys.exit(outcome.failed)
+
+
+@main.command()
+@NAMED
+@OUT
+@REPORTS
+@_folder("--to", KEPT, "Files go to <to>/<suite>/.", "root")
+@click.option(
+    "--weights",
+    "runs",
+    multiple=True,
+    help="A run whose averaged weights are published too; repeat the option for each.",
+)
+def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[str, ...]) -> None:
+    """Copy a suite's tables and figures for git.
+
+    Copies pictures and provenance too, and lists all files in the folder's README.md.
+    """
+    from indm.bench.kept.publish import publish as write_folder
+    from indm.store.sums import write_sums
+
+    known = _checks(suite_file, out, reports)
+    found = write_folder(known, root / known.suite.suite, runs)
+    write_sums(found.target)
+    click.echo(f"{found.target}: {len(found.sizes)} files, {sum(found.sizes.values()) / 2**20:.1f} MiB")
+
+
+@main.command()
+@NAMED
+@click.option("--note", default="", help="A remark on the registration, shown in the report.")
+def register(suite_file: Path, note: str) -> None:
+    """Record a suite and the claims before a run.
+
+    The registration names the commit that is checked out, which must contain both.
+    """
+    from indm.bench.register import register as write_entry
+
+    entry = write_entry(suite_file, note)
+    click.echo(f"{suite_file}: registered in commit {entry.commit} of {entry.date}; commit registrations.yaml now")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of suite files.
+
+    It is the text of params/schema.json, which editors read.
+    """
+    from indm.bench.suite.load import json_schema
+
+    click.echo(json_schema(), nl=False)
