@@ -21,6 +21,7 @@ from indm.bench.pipeline.stamps import job_stamp
 from indm.bench.suite.load import expanded_path, expanded_text, load_suite, suite_sha256
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.export import effect_with_ends
+from indm.report.grades import in_words
 from indm.report.results import read_rows, records
 from indm.report.show import VIEWS
 from indm.store.files import file_sha256
@@ -38,7 +39,7 @@ def call(*arguments: str) -> Result:
 
 def test_every_stage_has_a_command_and_a_module() -> None:
     assert set(main.commands) >= set(map(command_name, STAGES))
-    assert {path.stem for path in (REPOSITORY / "indm" / "stages").glob("*.py")} == {
+    assert {path.stem for path in (REPOSITORY / "indm" / "bench" / "stages").glob("*.py")} == {
         *map(gathering, STAGES),
         "__init__",
         "import_checkpoint",
@@ -207,8 +208,18 @@ def test_show_prints_every_table_of_one_suite(tmp_path: Path, arguments: list[st
     assert done.output.count("1.000 ± 0.500") == len(pd.read_csv(PUBLISHED / "fid.csv"))
     assert "2.000 ± 0.500" not in done.output
     shown = re.findall(r"^(\w+): ", call("show", "--out", str(tmp_path), *arguments).output, flags=re.MULTILINE)
-    assert set(shown) >= {"claims", "nll", "fid"}
+    assert shown[:4] == ["nll", "fid", "toy2d", "claims"]
     assert "compute" not in shown
+
+
+def test_show_has_the_verdict_of_each_primary_row_below_the_main_numbers(tmp_path: Path) -> None:
+    write_tables(tmp_path, "digits", fid=1.0)
+    text = call("show", "--out", str(tmp_path)).output.partition("claims: ")[2]
+    rows = read_rows(tmp_path / "digits/tables/claims.csv").query("family == 'primary' and effect.notna()")
+    found = re.findall(r"(better|worse|undecided|no gain of [\d.]+) (-?\d+\.\d{3})(?= |$)", text, flags=re.MULTILINE)
+    expected = [(in_words(row["verdict"], row["smallest_effect"]), f"{row['effect']:.3f}") for row in records(rows)]
+    assert sorted(found) == sorted(expected)
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_show_fits_a_terminal_marks_the_best_and_says_what_it_leaves_out(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ MODULES = {
     "errors": "class BadInput(Exception):\n    pass\n",
     "store/__init__": "",
     "store/files": "def write(path, content):\n    path.write_bytes(content)\n",
-    "stages/__init__": "",
-    "stages/train": """
+    "bench/stages/__init__": "",
+    "bench/stages/train": """
         from indm.maths.flow import Flow
         from indm.maths.loss import loss
         from indm.store.files import write
@@ -31,7 +31,7 @@ MODULES = {
             import indm.maths.late
             write(path, loss(Flow().forward(1.0)))
         """,
-    "stages/sample": """
+    "bench/stages/sample": """
         import indm.maths.whole as whole
         from indm import drawing
         from indm.maths import sampler
@@ -43,7 +43,7 @@ MODULES = {
         def run(path):
             return step(path) - other(path), [sampler.step(whole.twice(x)) for x in drawing.draw(Flow())]
         """,
-    "stages/table": """
+    "bench/stages/table": """
         from pathlib import Path
 
         from indm.registry import FLOWS
@@ -181,7 +181,7 @@ EDITS = [
     Edit("how something is stored", NOTHING, "store/files", "path.write_bytes(content)", "path.write_text(content)"),
     Edit("the version", NOTHING, "__init__", "1.0", "1.1"),
     Edit("a file that is not read", NOTHING, "maths/notes.txt", "no one", "nobody"),
-    Edit("what an editor leaves", NOTHING, "stages/.table.html.swp", "", "x"),
+    Edit("what an editor leaves", NOTHING, "bench/stages/.table.html.swp", "", "x"),
     Edit("an unfinished module beside", NOTHING, "maths/registered/two", "", "def ("),
     Edit("a formula three calls away", {"train"}, "maths/levels", "x + 1", "x + 2"),
     Edit("the condition of an error", FLOW, "maths/flow", "if not z > 0", "if not z >= 0"),
@@ -204,9 +204,9 @@ EDITS = [
     Edit("a package on the way", FLOW, "maths/__init__", "", EFFECT),
     Edit("a package on the way to one module", FLOW, "maths/deep/__init__", "", EFFECT),
     Edit("a package on the way to all names of a module", {"table"}, "report/__init__", "", EFFECT),
-    Edit("a file that is read", {"table"}, "stages/table.html", "<table>", "<table class=wide>"),
+    Edit("a file that is read", {"table"}, "bench/stages/table.html", "<table>", "<table class=wide>"),
     Edit("a constant of a member that is read", {"table"}, "maths/registered/one", "One", "First"),
-    Edit("another constant that is read", {"table"}, "stages/table", '"LABEL"', '"STYLE"'),
+    Edit("another constant that is read", {"table"}, "bench/stages/table", '"LABEL"', '"STYLE"'),
 ]  # fmt: skip
 
 

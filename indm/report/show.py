@@ -3,7 +3,8 @@
 The files have every column; the lines below a table list what was left out to save width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pandas as pd
 from indm.report.catalogue import CATALOGUE, FLOORS, SHOWN, View
 from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.grades import in_words
+from indm.report.matrix import kinds_of, matrix
 from indm.report.names import heading, names, written
 from indm.report.results import records
 from indm.report.verdicts import CHANGED
@@ -27,8 +29,8 @@ LOWER += ("nll_fixed", "target", "nelbo_excess", "nll_excess")
 HIGHER = ("is", "precision", "recall")
 # Rows in place of a model: real images.
 NO_MODELS = (*FLOORS.values(),)
-# Shown unless others are asked for.
-FIRST = ("claims", "toy2d", "nll", "fid")
+# Shown unless others are asked for; below them, the matrix of verdicts.
+FIRST = ("nll", "fid", "toy2d")
 # Spaces between two columns.
 GAP = 2
 VIEWS = {name: table.view for name, table in CATALOGUE.items() if table.view}
@@ -57,11 +59,17 @@ def show(layout: Layout, asked: tuple[str, ...], every: bool = False) -> "Iterat
     listed = SHOWN if every else FIRST
     chosen = asked or tuple(name for name in listed if len(tables[name]) and not VIEWS[name].asked_for)
     for name in chosen:
-        yield Text(f"{name}: {CATALOGUE[name].title}", style="bold underline")
+        yield _title(name)
         yield from _table(tables[name], VIEWS[name]) if len(tables[name]) else [Text("The suite has no such rows.")]
         if name == "claims":
             yield from _changes(tables[name])
             yield from _statements(tables[name]) if asked else []
+        yield Text()
+    if not asked and not every and len(tables["claims"]):
+        chosen = (*chosen, "claims")
+        yield _title("claims")
+        yield from _verdicts(tables["claims"], layout.suite)
+        yield from _changes(tables["claims"])
         yield Text()
     rows = {name: f" ({len(table)} rows)" for name, table in tables.items()}
     others = [name + rows.get(name, "") for name in SHOWN if name not in chosen]
@@ -73,6 +81,39 @@ def show(layout: Layout, asked: tuple[str, ...], every: bool = False) -> "Iterat
     for path in edited(layout, chosen):
         words = "was edited after these tables were made; make them again with"
         yield Text(f"{path} {words}: {again(layout)}", style="bold")
+
+
+def _title(name: str) -> "Text":
+    from rich.text import Text
+
+    return Text(f"{name}: {CATALOGUE[name].title}", style="bold underline")
+
+
+def _verdicts(table: pd.DataFrame, suite: str) -> "Iterator[RenderableType]":
+    """Yield the matrix of verdicts on primary claims, a grid for each question."""
+    from rich.text import Text
+
+    primary = table[table["family"] == "primary"]
+    kinds = kinds_of(primary)
+    for question, rows in groupby(matrix(primary), key=lambda row: f"{row.question} ({row.unit})"):
+        yield Text(f"\n{question}", style="italic")
+        shown = grid(["", *kinds])
+        for row in rows:
+            shown.add_row(row.place, *(_verdict(row.compared.get(kind)) for kind in kinds))
+        yield shown
+    others = len(table) - len(primary)
+    yield Text(
+        f"\nA number is the treatment's advantage. Intervals and {others} exploratory rows: indm show {suite} claims"
+    )
+
+
+def _verdict(row: Mapping[str, Any] | None) -> str:
+    """Write a verdict with its effect, or with the seeds that have both numbers; ``-`` for what was not run."""
+    if row is None or not row["planned"]:
+        return "-"
+    if pd.isna(row["effect"]):
+        return f"{row['verdict']}, {row['n']} of {row['planned']} seeds"
+    return f"{in_words(row['verdict'], row['smallest_effect'])} {row['effect']:.3f}"
 
 
 def _changes(table: pd.DataFrame) -> "Iterator[Text]":

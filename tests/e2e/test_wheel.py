@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long]
 RUN = "digits-vp-indm-nll-s4"
 PACKED = [
     "data/standin32/cifar-10-python.tar.gz",
-    "kept/results.md.jinja",
+    "bench/kept/results.md.jinja",
     "report/page/templates/index.html.jinja",
     "report/page/templates/style.css",
     "report/page/templates/page.js",

@@ -15,9 +15,10 @@ from indm.bench.suite.load import claims_sha256, suite_sha256
 from indm.bench.suite.registrations import changed_seeds
 from indm.errors import ArtifactError
 from indm.report.catalogue import PLACE
-from indm.report.differences import COMPARISONS, CONTROL, FIXED_NUMBER, SIMPLE
+from indm.report.differences import SIMPLE
 from indm.report.export import effect_with_ends, ratio
 from indm.report.grades import UNDECIDED, in_words
+from indm.report.matrix import kinds_of, matrix
 from indm.report.names import REFERENCE, comparator, names
 from indm.report.page.registration import describe_registration
 from indm.report.registrations import load_registrations
@@ -83,14 +84,11 @@ def replace_block(text: str, name: str, content: str, place: str) -> str:
 
 def verdicts(table: pd.DataFrame, where: tuple[str, ...] = tuple(PLACE)) -> str:
     """Write a row for each claim and place, and a column for each comparison: verdict, effect, interval, seeds to decide."""
-    kinds = [kind for kind in (*COMPARISONS, FIXED_NUMBER) if kind in set(table["comparison"])]
+    kinds = kinds_of(table)
     lines = [f"| claim | | {' | '.join(kinds)} |", "|---" * (len(kinds) + 2) + "|"]
-    keys = list(dict.fromkeys(["id", *PLACE, *where]))
-    for _, part in table[table["comparison"] != CONTROL].groupby(keys, sort=False, dropna=False):
-        first, found = part.iloc[0], {row["comparison"]: _compared(row) for row in records(part)}
-        place = names(*(str(first[key]) for key in where if not pd.isna(first[key])))
-        cells = " | ".join(found.get(kind, "–") for kind in kinds)
-        lines.append(f"| {first['question']} ({first['unit']}) | {place} | {cells} |")
+    for row in matrix(table, where):
+        cells = " | ".join(_compared(row.compared[kind]) if kind in row.compared else "–" for kind in kinds)
+        lines.append(f"| {row.question} ({row.unit}) | {row.place} | {cells} |")
     return "\n".join(lines)
 
 
