@@ -24,8 +24,9 @@ MOST_SEEDS = 25
 # Length of the linear part of the scale, from 0 to 1, in decades.
 LINEAR = 0.25
 TICKS = [-1000, -100, -10, -1, 0, 1, 10, 100, 1000]
-# For narrow columns.
+# For narrow columns, and for effects that stay below ten.
 FEW_TICKS = TICKS[::2]
+CLOSE_TICKS = [-5, -2, -1, 0, 1, 2, 5]
 SIMULTANEOUS = "\nSimultaneous: over all comparisons of primary claims that answer one question."
 MARKS = (
     f"\nRound: over DDPM++ at equal steps; square: over another model. Small dots: single seeds, where at most {MOST_SEEDS}."
@@ -51,7 +52,8 @@ def claims(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     for axis, dataset in zip(axes, datasets, strict=True):
         _draw(axis, *(found[found["dataset"] == dataset] for found in (rows, seeds)))
         axis.set_title(dataset if len(datasets) > 1 else "", pad=16, fontweight="bold")
-    _frame(axes[0], rows, TICKS if len(datasets) == 1 else FEW_TICKS)
+    largest = float(np.nanmax(np.abs(rows[ENDS].div(rows["smallest_effect"], axis=0).to_numpy(float))))
+    _frame(axes[0], rows, FEW_TICKS if len(datasets) > 1 else CLOSE_TICKS if largest < 10 else TICKS)
     seeds_by_method = rows[rows["method"] != ""].groupby("method")["n"]
     kinds = {str(kind): found.astype(int) for kind, found in seeds_by_method}
     if rows["family"].iloc[0] != "primary":

@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
 
 from indm.measured import FLOW_METRICS
 from indm.report.catalogue import PLACE
@@ -33,6 +32,9 @@ CONTROL = {"color": SOFT, "linewidth": 0.8, "markersize": 4.0, "markerfacecolor"
 MARKS = [("^", "-"), ("D", "-."), ("v", ":"), ("x", (0, (5, 1, 1, 1, 1, 1)))]
 # Factor between the places of neighbouring lines on a logarithmic axis of steps.
 APART = 1.03
+# Of FLOPs, which differ between models, a smaller one.
+APART_FLOPS = 1.01
+BESIDE = " Models of equal FLOPs stand beside each other."
 # Factor between a number of steps that is too small and the edges of its shading.
 SHADE = 1.25
 ON_LOGARITHM = " Means and intervals are those of log FID, exponentiated."
@@ -85,10 +87,15 @@ def learning_curve_step(table: pd.DataFrame) -> Figure:
 
 def learning_curve_flops(table: pd.DataFrame) -> Figure:
     """Draw the bound against training FLOPs, in one narrow column of panels, because the page begins with it."""
+    curves, label = _scaled(table)
+    return _learning_curve(curves, ("nelbo",), "flops", label, abreast=1)
+
+
+def _scaled(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Divide the FLOPs of a table by a power of a thousand, and label their axis."""
     digits = 3 * int(math.log10(table["flops"].max()) / 3)
     unit = f"$10^{{{digits}}}$ FLOPs" if digits else "FLOPs"
-    curves = table.assign(flops=table["flops"] / 10**digits)
-    return _learning_curve(curves, ("nelbo",), "flops", f"training, {unit}", abreast=1)
+    return table.assign(flops=table["flops"] / 10**digits), f"training, {unit}"
 
 
 def _learning_curve(
@@ -104,7 +111,8 @@ def _learning_curve(
     figure, axes = _draw(rows, x_label, abreast)
     for axis in axes:
         plain_ticks(axis.xaxis)
-    return note(figure, named_bars({STUDENT: table["seeds"]}))
+    beside = BESIDE if x == "flops" else ""
+    return note(figure, named_bars({STUDENT: table["seeds"]}) + beside)
 
 
 def flow(table: pd.DataFrame) -> Figure:
@@ -114,7 +122,7 @@ def flow(table: pd.DataFrame) -> Figure:
         for i, gain in enumerate(GAINS)
     ]
     rows = [
-        [Panel("", f"{cell_name(*group)}\ngain", "frequency", "gain", list(_lines(part, arms)), "log")]
+        [Panel("", f"{cell_name(*group)}\ngain of the map", "frequency", "gain", list(_lines(part, arms)), "log")]
         for group, part in _groups(pd.concat(bands))
         for arms in _arms(part)
     ]
@@ -126,7 +134,8 @@ def flow(table: pd.DataFrame) -> Figure:
 
 def error_compute(table: pd.DataFrame) -> Figure:
     """Draw the distance of each model's bound from a known density against training FLOPs: a panel per density."""
-    table = table.dropna(subset=["nelbo_excess"]).rename(columns={"train_flops": "flops"})
+    found = table.dropna(subset=["nelbo_excess"]).rename(columns={"train_flops": "flops"})
+    table, x_label = _scaled(found)
     density = table["dataset"].str.rpartition("-")[0]
     label = f"{heading('nelbo_excess')}, bits/dim"
     rows = [
@@ -134,12 +143,11 @@ def error_compute(table: pd.DataFrame) -> Figure:
         for name, part in table.groupby(density, sort=False)
         for arms in _arms(part)
     ]
-    figure, axes = _draw(rows, "training FLOPs")
+    figure, axes = _draw(rows, x_label)
     for axis in axes:
-        # Less than two powers of ten, between which labels would overlap.
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        plain_ticks(axis.xaxis)
     bars = named_bars({STUDENT: table["seeds"]})
-    return note(figure, f"{bars} Lower left is better; each line joins two lengths of training.")
+    return note(figure, f"{bars} Lower left is better; each line joins two lengths of training.{BESIDE}")
 
 
 def _groups(table: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
@@ -205,8 +213,9 @@ def _draw_lines(axis: Axes, panel: Panel) -> list[Line2D]:
     lines = []
     for i, (label, table, style) in enumerate(panel.lines):
         part = _with_ends(table, panel.value).dropna(subset=[panel.x, panel.value]).sort_values(panel.x)
-        # Models share steps, so their bars would hide each other.
-        place = part[panel.x] * (1 if panel.x == "flops" else APART ** (i - (len(panel.lines) - 1) / 2))
+        # Models share steps and FLOPs, so their bars would hide each other.
+        apart = APART_FLOPS if panel.x == "flops" else APART
+        place = part[panel.x] * apart ** (i - (len(panel.lines) - 1) / 2)
         bars = [part["mean"] - part["low"], part["high"] - part["mean"]]
         line, _, _ = axis.errorbar(place, part["mean"], bars, elinewidth=0.7, **style)
         line.set_label(label)
