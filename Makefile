@@ -27,16 +27,16 @@ report: $(VENV)/.installed ## Regenerate the tables and the page of SUITE, and p
 	python -m indm run $(SUITE)
 
 keep: $(VENV)/.installed ## Copy the finished results of SUITE to docs/results, for git
-	python -m indm keep --suite params/$(SUITE).yaml
+	python -m indm keep $(SUITE)
 
 # Why in this order: docs/share.md.
 restore: $(VENV)/.installed ## Copy the kept results of SUITE back from docs/results, for Snakemake to continue from
-	python -m indm restore --suite params/$(SUITE).yaml
+	python -m indm restore $(SUITE)
 	snakemake --cores all --config suite=$(SUITE) --until prepare
 	snakemake --cores all --config suite=$(SUITE) --touch --forceall --omit-from table compute
 
 publish: $(VENV)/.installed ## Copy tables, figures and pictures of SUITE to docs/results, and averaged weights of the runs WEIGHTS
-	python -m indm publish --suite params/$(SUITE).yaml $(addprefix --weights ,$(WEIGHTS))
+	python -m indm publish $(SUITE) $(addprefix --weights ,$(WEIGHTS))
 
 # Two tests at a time: each has one thread, and a laptop has two cores.
 test: $(VENV)/.installed ## Run the tests

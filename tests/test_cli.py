@@ -272,6 +272,24 @@ def test_a_suite_is_a_word_or_an_option(monkeypatch: pytest.MonkeyPatch) -> None
         assert "params/nope.yaml: no such suite" in call("validate", "--suite", suite).output
 
 
+def test_every_command_and_stage_takes_a_suite_as_its_first_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    for command in ("validate", "status", "doctor", "keep", "restore", "table"):
+        found = call(command, "digts").output
+        assert "params/digts.yaml: no such suite; did you mean digits? suites in params/: " in found
+    for stage in ("train", "nll"):
+        assert f"params/digits.yaml: found no job of stage {stage} for run" in call(stage, "digits", "--run", "absent").output
+    assert "did you mean digits?" in call("show", "digts").output
+
+
+def test_why_takes_a_suite_a_stage_or_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    of_both = call("why", "digits-search", "tune", "--out", str(tmp_path)).output
+    assert of_both == call("why", "tune", "-s", "digits-search", "--out", str(tmp_path)).output
+    assert of_both.splitlines()[-1].startswith("tune ")
+    assert "found 'digits tune nll'" in call("why", "digits", "tune", "nll").output
+
+
 def test_run_calls_snakemake_and_prints_where_the_report_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "indm init" in call("run").output

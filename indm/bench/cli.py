@@ -6,7 +6,7 @@ The code of a command is imported when it is called, so that ``--help`` and ``ta
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -59,9 +59,7 @@ def _page(default: str) -> Callable[..., Any]:
     return click.option("--page", type=FILE, default=default, show_default=True, help="The report, in Markdown.")
 
 
-# For stages, whose command lines engines write.
-SUITE = _suite(required=True)
-NAMED = _suite(cls=SuiteOption, needed=True)
+SUITE = _suite(cls=SuiteOption, needed=True)
 # For commands that only read: the suite of the README's first example.
 LOOKED_AT = _suite(cls=SuiteOption, default=DEFAULT_SUITE, show_default=True)
 OUT = _folder("--out", "results", "The results folder; files go to <out>/<suite>/.")
@@ -176,7 +174,7 @@ def _name_in_params(suite_file: Path) -> str:
 
 
 @main.command()
-@NAMED
+@SUITE
 @OUT
 @click.option(
     "--track", is_flag=True, help="Also write the files that DVC tracks: the suite in full, and the stamps of the code."
@@ -236,16 +234,18 @@ def show(words: tuple[str, ...], suite_file: Path, out: Path, every: bool, as_js
 
     With TABLE, only those: fid, nll, claims, ...
     """
-    from indm.bench.suite.expand import expand_suite
+    from difflib import get_close_matches
+
+    from indm.bench.suite.expand import expand_suite, suite_files
     from indm.report.export import rows_as_json
     from indm.report.show import show as shown
     from indm.store.layout import Layout
 
-    tables = words
-    if words and words[0] not in SHOWN and (named := Path(f"params/{words[0]}.yaml")).is_file():
-        suite_file, tables = named, words[1:]
+    suite_file, tables = _suite_first(words, suite_file, SHOWN)
     if wrong := [word for word in tables if word not in SHOWN]:
-        raise click.UsageError(f"found {wrong[0]!r}, expected a suite in params/ or a table: {', '.join(SHOWN)}")
+        suites = [path.stem for path in suite_files(Path("params"))]
+        close = "".join(f"; did you mean {name}?" for name in get_close_matches(wrong[0], [*suites, *SHOWN], n=1))
+        raise click.UsageError(f"found {wrong[0]!r}, expected a suite in params/ or a table: {', '.join(SHOWN)}{close}")
     layout = Layout(Path(KEPT) if published else out, _name_in_params(suite_file))
     # If there are neither results nor a suite of that name, the error lists the suites.
     if not layout.suite_folder.is_dir() and not suite_file.is_file() and suite_file.parent.is_dir():
@@ -254,6 +254,13 @@ def show(words: tuple[str, ...], suite_file: Path, out: Path, every: bool, as_js
         click.echo(rows_as_json(layout, tables or SHOWN))
     else:
         console().print(*shown(layout, tables, every), sep="\n")
+
+
+def _suite_first(words: tuple[str, ...], suite_file: Path, others: Iterable[str]) -> tuple[Path, tuple[str, ...]]:
+    """Take the suite from a command's words if the first one names a suite, and none of the other things that it may name."""
+    if words and words[0] not in others and (named := Path(f"params/{words[0]}.yaml")).is_file():
+        return named, words[1:]
+    return suite_file, words
 
 
 def _checks(suite_file: Path, out: Path, reports: Path = Path("reports")) -> "InputCheck":
@@ -279,14 +286,14 @@ def status(suite_file: Path, out: Path, reports: Path, watch: bool) -> None:
 
 
 @main.command()
-@click.argument("stage", default="")
+@click.argument("words", nargs=-1, metavar="[SUITE] [STAGE]")
 @click.option("--run", help="Only jobs of this run.")
 @click.option("--dataset", help="Only jobs of this dataset.")
 @click.option("--toy", help="Only this job on a known density.")
 @_suite(default=DEFAULT_SUITE, show_default=True)
 @OUT
 @REPORTS
-def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | None) -> None:
+def why(words: tuple[str, ...], suite_file: Path, out: Path, reports: Path, **names: str | None) -> None:
     """Explain which jobs would run again.
 
     Shows which code, suite keys or inputs have changed since their results were made. With STAGE or a name, explains only
@@ -295,7 +302,12 @@ def why(suite_file: Path, out: Path, reports: Path, stage: str, **names: str | N
     from indm.bench.pipeline.why import lines
     from indm.bench.pipeline.why import why as explain
 
-    click.echo("\n".join(lines(explain(_checks(suite_file, out, reports), stage, **names))))
+    suite_file, stages = _suite_first(words, suite_file, STAGES)
+    if stages[1:]:
+        raise click.UsageError(
+            f"found {' '.join(words)!r}, expected a suite in params/, a stage, or both in this order"
+        )
+    click.echo("\n".join(lines(explain(_checks(suite_file, out, reports), "".join(stages), **names))))
 
 
 @main.command()
@@ -411,7 +423,7 @@ def _write(page: Path, text: str) -> None:
 
 
 @main.command()
-@NAMED
+@SUITE
 @OUT
 @_folder("--to", KEPT, "Archives go to <to>/<suite>/kept/.", "root")
 @REPLACE
@@ -427,7 +439,7 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
 
 
 @main.command()
-@NAMED
+@SUITE
 @OUT
 @_folder("--from", KEPT, "Archives are in <from>/<suite>/kept/.", "root")
 @REPLACE
@@ -475,7 +487,7 @@ def _tell(name: str, outcome: "Outcome") -> NoReturn:
 
 
 @main.command()
-@NAMED
+@SUITE
 @OUT
 @REPORTS
 @_folder("--to", KEPT, "Files go to <to>/<suite>/.", "root")
@@ -500,7 +512,7 @@ def publish(suite_file: Path, out: Path, reports: Path, root: Path, runs: tuple[
 
 
 @main.command()
-@NAMED
+@SUITE
 @click.option("--note", default="", help="A remark on the registration, shown in the report.")
 def register(suite_file: Path, note: str) -> None:
     """Record a suite and the claims before a run.

@@ -94,7 +94,7 @@ def _check_kept(suite: "Suite", here: Path, root: Path) -> None:
         if kept != {name: (here / name).read_bytes() for name in kept if (here / name).is_file()}:
             raise ArtifactError(
                 f"{path}: found other results of {known[path].place} than the present results, which would be published; "
-                f"run python -m indm keep --suite {suite.suite} --replace to pack the present results"
+                f"run python -m indm keep {suite.suite} --replace to pack the present results"
             )
 
 

@@ -5,6 +5,7 @@ With ``based_on: digits``, a suite takes all keys that it does not set from anot
 and so on. Seeds in its list ``failed`` do not become runs, but go to the suite's section ``failed``, where claims count them.
 """
 
+import difflib
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -134,9 +135,10 @@ def _read(path: Path, place: str = "") -> dict[str, Any]:
     try:
         return read_mapping(path, Suite)
     except FileNotFoundError:
-        found = ", ".join(file.stem for file in suite_files(path.parent))
-        there = f"suites in {path.parent}/: {found}" if found else NOWHERE.format(folder=path.parent)
-        raise ParamsError(f"{place}{printable(str(path))}: no such suite; {there}") from None
+        found = [file.stem for file in suite_files(path.parent)]
+        close = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(path.stem, found, n=1))
+        there = f"suites in {path.parent}/: {', '.join(found)}" if found else NOWHERE.format(folder=path.parent)
+        raise ParamsError(f"{place}{printable(str(path))}: no such suite; {close}{there}") from None
 
 
 def _over(base: dict[str, Any], content: dict[str, Any], place: tuple[str, ...] = ()) -> dict[str, Any]:
