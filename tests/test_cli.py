@@ -278,7 +278,10 @@ def test_every_command_and_stage_takes_a_suite_as_its_first_word(monkeypatch: py
         found = call(command, "digts").output
         assert "params/digts.yaml: no such suite; did you mean digits? suites in params/: " in found
     for stage in ("train", "nll"):
-        assert f"params/digits.yaml: found no job of stage {stage} for run" in call(stage, "digits", "--run", "absent").output
+        assert (
+            f"params/digits.yaml: found no job of stage {stage} for run"
+            in call(stage, "digits", "--run", "absent").output
+        )
     assert "did you mean digits?" in call("show", "digts").output
 
 

@@ -10,7 +10,10 @@ import click
 import pytest
 
 from indm.bench.cli import main
+from indm.bench.pipeline.stages import STAGES, command_name
 from indm.bench.suite.load import load_suite
+from indm.report.catalogue import SHOWN
+from indm.shipped import DEFAULT_SUITE
 from tests.conftest import REPOSITORY
 from tests.test_docs import documents
 
@@ -74,16 +77,24 @@ def check(arguments: list[str], suites: set[str]) -> None:
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     assert {word for word in rest if word.startswith("--")} <= known, arguments
     given = dict(pairwise(rest))
-    suite = Path(given.get("--suite", "params/digits.yaml")).stem
+    suite = Path(given.get("--suite") or suite_word(command, rest)).stem
     assert suite in suites or is_placeholder(suite), arguments
     run = given.get("--run")
     if run is not None and not is_placeholder(run):
         assert run in load_suite(REPOSITORY / f"params/{suite}.yaml").runs, arguments
 
 
+def suite_word(command: click.Command, words: list[str]) -> str:
+    """Return the suite that is a command's first word; where the first word is something else, the default suite."""
+    takes = {parameter.name for parameter in command.params if isinstance(parameter, click.Argument)}
+    first = words[0] if words and not words[0].startswith("-") else DEFAULT_SUITE
+    others = {*SHOWN, *map(command_name, STAGES)} if "words" in takes else set()
+    return first if takes & {"suite", "words"} and first not in others else DEFAULT_SUITE
+
+
 def test_a_mistyped_command_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    mistyped = ["indm shwo", "indm show --sweet digits", "indm show --suite digit", "make tabel"]
+    mistyped = ["indm shwo", "indm show --sweet digits", "indm show --suite digit", "indm show digit", "make tabel"]
     mistyped.append("make table SUITE=digit")
     for wrong in mistyped:
         page.write_text(f"Run `{wrong}`.\n")
