@@ -87,7 +87,9 @@ def test_requirements_are_those_of_the_project_and_of_the_extra() -> None:
     printed = subprocess.run(
         [sys.executable, str(SCRIPT), command], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    assert printed.stdout.splitlines() == PROJECT["dependencies"] + PROJECT["optional-dependencies"][command]
+    extras = PROJECT["optional-dependencies"]
+    assert extras[command][0] == "indm[bench]"
+    assert printed.stdout.splitlines() == PROJECT["dependencies"] + extras["bench"] + extras[command][1:]
 
 
 def test_an_unknown_extra_is_refused_in_one_line() -> None:
@@ -95,7 +97,7 @@ def test_an_unknown_extra_is_refused_in_one_line() -> None:
         [sys.executable, str(SCRIPT), "gpu"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("found no extra gpu in pyproject.toml; there are: slurm, kubernetes, ")
+    assert done.stderr.startswith("found no extra gpu in pyproject.toml; there are: bench, slurm, kubernetes, ")
 
 
 @pytest.mark.parametrize("page", ["docs/install.md", "docs/cluster.md"])
