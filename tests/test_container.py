@@ -111,3 +111,16 @@ def test_the_kubernetes_profile_names_the_image_that_the_page_builds_and_pushes(
     (image,) = re.findall(r"^IMAGE=(\S+)", (REPOSITORY / "docs/cluster.md").read_text(), flags=re.MULTILINE)
     assert PROFILE["container-image"] == image
     assert image.rpartition(":")[2].startswith(f"{__version__}-")
+
+
+def test_the_development_container_is_this_image_with_the_tools_for_tests() -> None:
+    folder = REPOSITORY / ".devcontainer"
+    settings = json.loads((folder / "devcontainer.json").read_text())
+    assert (folder / settings["build"]["dockerfile"]).resolve() == REPOSITORY / "Containerfile"
+    # The instructions copy from the top of the checkout.
+    assert (folder / settings["build"]["context"]).resolve() == REPOSITORY
+    (made,) = [rest for rest in arguments("RUN") if "useradd" in rest]
+    assert f" {settings['remoteUser']} " in made
+    ((lock, extra),) = re.findall(r"--constraint (\S+) --editable '\.\[(\w+)\]'", settings["postCreateCommand"])
+    assert (REPOSITORY / lock).is_file()
+    assert extra in PROJECT["optional-dependencies"]

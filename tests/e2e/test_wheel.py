@@ -24,7 +24,7 @@ RUN = "digits-vp-indm-nll-s4"
 PACKED = [
     "py.typed",
     "data/standin32/cifar-10-python.tar.gz",
-    "kept/results.md.jinja",
+    "bench/kept/results.md.jinja",
     "report/page/templates/index.html.jinja",
     "report/page/templates/style.css",
     "report/page/templates/page.js",
