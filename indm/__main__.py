@@ -3,14 +3,32 @@
 import os
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 
 # glibc then asks the system for large pages: a training takes 0.94 to 0.99 of the time. It reads this when a process starts.
 TUNABLES, LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+# What the extra `bench` installs, by the names of imports: no command works without it, and the library works.
+BENCH = [
+    "cleanfid",
+    "click",
+    "dvc",
+    "jinja2",
+    "matplotlib",
+    "optuna",
+    "pooch",
+    "rich",
+    "ruamel",
+    "snakemake",
+    "tabulate",
+    "torch_fidelity",
+    "torchvision",
+]
 
 
 def main() -> None:
     """Run the command line in a process with large pages, whoever has started it."""
     _start_with_large_pages()
+    _check_bench()
     # Imported late: the first start would import it for nothing, and the call below comes before the command line's imports.
     from indm.process import start
 
@@ -32,6 +50,12 @@ def _start_with_large_pages() -> None:
         # Where a process cannot be started again, it does the same without large pages.
         with suppress(OSError):
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | lacking)
+
+
+def _check_bench() -> None:
+    """End with one line if the packages of the bench are missing."""
+    if missing := [name for name in BENCH if find_spec(name) is None]:
+        sys.exit(f"indm: the bench is not installed: found no {', '.join(missing)}; pip install 'indm[bench]'")
 
 
 # Processes of a training import this module too.

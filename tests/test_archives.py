@@ -338,6 +338,14 @@ def test_the_package_that_downloads_from_google_drive_is_named(
     assert archive.address == archive.url
 
 
+def test_without_pooch_the_extra_that_has_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(DataError) as refusal:
+        load_cifar10(0, root=tmp_path / "data")
+    assert "; pip install 'indm[bench]', or get it from " in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
 def test_full_disk_while_downloading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(_: str, file: str) -> None:
         Path(file).write_bytes(b"half of it")

@@ -87,7 +87,9 @@ def test_requirements_are_those_of_the_project_and_of_the_extra() -> None:
     printed = subprocess.run(
         [sys.executable, str(SCRIPT), command], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    assert printed.stdout.splitlines() == PROJECT["dependencies"] + PROJECT["optional-dependencies"][command]
+    extras = PROJECT["optional-dependencies"]
+    assert extras[command][0] == "indm[bench]"
+    assert printed.stdout.splitlines() == PROJECT["dependencies"] + extras["bench"] + extras[command][1:]
 
 
 def test_an_unknown_extra_is_refused_in_one_line() -> None:
@@ -95,7 +97,7 @@ def test_an_unknown_extra_is_refused_in_one_line() -> None:
         [sys.executable, str(SCRIPT), "gpu"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("found no extra gpu in pyproject.toml; there are: slurm, kubernetes, ")
+    assert done.stderr.startswith("found no extra gpu in pyproject.toml; there are: bench, slurm, kubernetes, ")
 
 
 @pytest.mark.parametrize("page", ["docs/install.md", "docs/cluster.md"])
@@ -109,3 +111,16 @@ def test_the_kubernetes_profile_names_the_image_that_the_page_builds_and_pushes(
     (image,) = re.findall(r"^IMAGE=(\S+)", (REPOSITORY / "docs/cluster.md").read_text(), flags=re.MULTILINE)
     assert PROFILE["container-image"] == image
     assert image.rpartition(":")[2].startswith(f"{__version__}-")
+
+
+def test_the_development_container_is_this_image_with_the_tools_for_tests() -> None:
+    folder = REPOSITORY / ".devcontainer"
+    settings = json.loads((folder / "devcontainer.json").read_text())
+    assert (folder / settings["build"]["dockerfile"]).resolve() == REPOSITORY / "Containerfile"
+    # The instructions copy from the top of the checkout.
+    assert (folder / settings["build"]["context"]).resolve() == REPOSITORY
+    (made,) = [rest for rest in arguments("RUN") if "useradd" in rest]
+    assert f" {settings['remoteUser']} " in made
+    ((lock, extra),) = re.findall(r"--constraint (\S+) --editable '\.\[(\w+)\]'", settings["postCreateCommand"])
+    assert (REPOSITORY / lock).is_file()
+    assert extra in PROJECT["optional-dependencies"]

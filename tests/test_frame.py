@@ -28,9 +28,11 @@ HASHED_EXTRAS = ["kubernetes", "s3", "slurm", "ssh"]
 README = (REPOSITORY / "README.md").read_text()
 
 
-def requirements() -> list[Requirement]:
+def requirements(*names: str) -> list[Requirement]:
+    """What the package needs with these extras, each of which has the extra `bench`."""
     extras = PROJECT["optional-dependencies"]
-    return [Requirement(text) for text in PROJECT["dependencies"] + extras["dev"] + extras["storages"]]
+    lines = [*PROJECT["dependencies"], *extras["bench"], *(line for name in names for line in extras[name])]
+    return [Requirement(line) for line in lines if line != "indm[bench]"]
 
 
 def test_conda_environment_is_python_and_this_package() -> None:
@@ -49,20 +51,21 @@ def locked(file: str) -> dict[str, Requirement]:
 
 def test_lock_file_holds_every_requirement_at_a_version_it_allows() -> None:
     pins = locked("requirements.lock")
-    for requirement in requirements():
+    for requirement in requirements("dev", "storages"):
         pin = pins[canonicalize_name(requirement.name)]
         (specifier,) = pin.specifier
         assert requirement.specifier.contains(specifier.version), f"{pin} against {requirement}"
 
 
 def test_lock_file_with_hashes_holds_what_runs_a_suite_somewhere() -> None:
-    extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *(text for name in HASHED_EXTRAS for text in extras[name])]
     pins = locked("requirements.hashes.lock")
-    for requirement in map(Requirement, wanted):
+    for requirement in requirements(*HASHED_EXTRAS):
         (specifier,) = pins[canonicalize_name(requirement.name)].specifier
         assert requirement.specifier.contains(specifier.version), str(requirement)
-    assert {canonicalize_name(Requirement(text).name) for text in extras["dev"]} - pins.keys() >= {"mypy", "pytest"}
+    assert {canonicalize_name(requirement.name) for requirement in requirements("dev")} - pins.keys() >= {
+        "mypy",
+        "pytest",
+    }
 
 
 def test_lock_files_agree() -> None:
@@ -92,7 +95,7 @@ def test_make_lock_has_the_extras_that_are_documented() -> None:
 
 
 def test_requirements_give_ranges_and_not_one_version() -> None:
-    for requirement in requirements():
+    for requirement in requirements("dev", "storages"):
         assert requirement.specifier, f"{requirement}: no lower bound"
         assert all(specifier.operator != "==" for specifier in requirement.specifier), str(requirement)
 

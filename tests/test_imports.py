@@ -3,13 +3,18 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from indm.__main__ import BENCH
 from indm.bench.pipeline.code import SHOWN, is_outside
 from tests.conftest import REPOSITORY
 
@@ -151,15 +156,61 @@ def test_the_report_needs_no_torch() -> None:
     assert imports_without("torch", ["indm.diffusion.model"]).returncode != 0
 
 
-# What the bench and the report need, and science does not.
-OF_BENCH = "cleanfid click dvc jinja2 matplotlib optuna rich ruamel snakemake tabulate torch_fidelity torchvision"
+# Of science, these alone need packages of the bench.
+OF_BENCH = " ".join(BENCH)
+
+
+def core() -> list[str]:
+    """The modules of science that need no package of the bench: all but metrics."""
+    return [name for name in modules_of("science") if room(name) != "metrics"]
 
 
 def test_science_needs_few_packages() -> None:
-    names = [name for name in modules_of("science") if room(name) != "metrics"]
-    done = imports_without(OF_BENCH, names)
+    done = imports_without(OF_BENCH, core())
     assert done.returncode == 0, done.stderr
     assert imports_without(OF_BENCH, ["indm.bench.cli"]).returncode != 0
+
+
+# Downloads alone need these two; their absence is one line with the remedy.
+FOR_DOWNLOADS = {"gdown", "pooch"}
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+
+def packages(parsed: ast.Module) -> set[str]:
+    """List the packages, other than Python's and this one, that a module imports anywhere."""
+    nodes = list(ast.walk(parsed))
+    names = {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"indm"}
+
+
+def distributions(names: Iterable[str]) -> set[str]:
+    """List the distributions that hold packages of these names."""
+    known = packages_distributions()
+    return {canonicalize_name(distribution) for name in names for distribution in known[name]}
+
+
+def required(lines: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def test_the_package_requires_what_science_imports_and_nothing_else() -> None:
+    imported = set[str]().union(*(packages(tree(path)) for path in FILES if module(path) in core()))
+    assert distributions(imported - FOR_DOWNLOADS) == required(PROJECT["dependencies"])
+    assert len(PROJECT["dependencies"]) <= 12
+
+
+def test_the_extra_bench_has_what_the_command_line_asks_for() -> None:
+    wanted = required(PROJECT["optional-dependencies"]["bench"])
+    # The C part of ruamel.yaml, which works without.
+    assert wanted - {"ruamel-yaml-clib"} == distributions(BENCH) - {"ruamel-yaml-clib"}
+    assert not wanted & required(PROJECT["dependencies"])
+
+
+def test_every_other_extra_has_the_bench_too() -> None:
+    """Each is for commands of the bench."""
+    extras = PROJECT["optional-dependencies"].items()
+    assert [name for name, lines in extras if name != "bench" and "indm[bench]" not in lines] == []
 
 
 def test_no_stage_imports_another() -> None:

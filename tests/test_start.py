@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from indm.__main__ import BENCH
 from tests.conftest import REPOSITORY
 
 LARGE_PAGES = "glibc.malloc.hugetlb=1"
@@ -61,3 +62,16 @@ def test_a_process_whose_environment_has_tunables_starts_once(
     pid, status, notes = starts(tmp_path, [*command, "--version"], tunables)
     assert status == 0
     assert notes == [[str(pid), *filter(None, [tunables]), "ignore"]]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["show", "digits"], ["referee", "--images", "."]])
+def test_a_command_without_the_bench_is_one_line_with_the_remedy(words: list[str], tmp_path: Path) -> None:
+    """Python has no packages here at all: the line comes before any import of one."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "indm", *words],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"found no {', '.join(BENCH)}; pip install 'indm[bench]'" in line
+    assert done.stdout == ""

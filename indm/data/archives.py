@@ -270,7 +270,9 @@ def _download(archive: Archive, path: Path) -> None:
         # The error at the bottom, because requests wraps it in others.
         raise DataError(
             f"{path}: missing, and its download failed "
-            f"({' '.join(str(getattr((*error.args, error)[0], 'reason', error)).split())}); {archive.remedy}"
+            f"({' '.join(str(getattr((*error.args, error)[0], 'reason', error)).split())}); "
+            + ("pip install 'indm[bench]', or " if getattr(error, "name", None) == "pooch" else "")
+            + archive.remedy
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The wheel and the sdist, installed elsewhere: commands, suites and weights work without a checkout."""
+"""The wheel and the sdist, installed elsewhere: commands, suites and weights work without a checkout, science without the bench."""
 
 import os
 import subprocess
@@ -6,15 +6,23 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from collections.abc import Iterable
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from indm.__main__ import BENCH
 from tests.checkout import copy_checkout
+from tests.test_imports import PROJECT, core, distributions
+from tests.test_kit import check_example
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 RUN = "digits-vp-indm-nll-s4"
 PACKED = [
+    "py.typed",
     "data/standin32/cifar-10-python.tar.gz",
     "bench/kept/results.md.jinja",
     "report/page/templates/index.html.jinja",
@@ -109,3 +117,86 @@ def test_a_suite_runs_in_a_folder_that_init_has_made(installed: Path, tmp_path: 
     )
     assert made.returncode == 0, made.stderr
     assert (mine / "results/smoke/data/digits/dataset.json").is_file()
+
+
+def needed(lines: Iterable[str]) -> set[str]:
+    """List the distributions that requirements need, directly or not, by their names."""
+    found: set[str] = set()
+    queue = [(Requirement(line), {""}) for line in lines]
+    for requirement, extras in queue:
+        name, marker = canonicalize_name(requirement.name), requirement.marker
+        asked = {"", *requirement.extras}
+        wanted = marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
+        if wanted and (key := f"{name}{sorted(asked)}") not in found:
+            found.add(key)
+            queue += [(Requirement(line), asked) for line in distribution(name).requires or ()]
+    return {key.partition("[")[0] for key in found}
+
+
+def link(name: str, site: Path) -> None:
+    """Give another environment a distribution of this one: links to its folders and files."""
+    for top in {file.parts[0] for file in distribution(name).files or ()} - {"..", "__pycache__"}:
+        if not (site / top).is_symlink():
+            (site / top).symlink_to(distribution(name).locate_file(top))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def alone(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the commands of a new environment, which has the wheel and what it requires without extras, and nothing else.
+
+    The requirements are links to packages of this environment, since installing torch again would take minutes and a
+    network; pip would refuse the wheel if one of its requirements were missing.
+    """
+    root = tmp_path_factory.mktemp("alone")
+    venv.create(root, with_pip=False, symlinks=True)
+    (site,) = root.glob("lib/python*/site-packages")
+    for name in needed(PROJECT["dependencies"]):
+        link(name, site)
+    (wheel,) = built.glob("*.whl")
+    install = [sys.executable, "-m", "pip", "--python", str(root / "bin/python"), "install", "--no-index"]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    return root / "bin"
+
+
+def test_science_is_imported_where_the_bench_is_not_installed(alone: Path, tmp_path: Path) -> None:
+    # torch needs jinja2.
+    absent = [name for name in BENCH if distributions([name]).isdisjoint(needed(PROJECT["dependencies"]))]
+    assert set(BENCH) - set(absent) <= {"jinja2"}
+    code = """
+import importlib, importlib.util, sys
+absent = sys.argv[1].split()
+assert [name for name in absent if importlib.util.find_spec(name)] == []
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+print(sys.modules["indm"].__file__)
+"""
+    done = call(alone, tmp_path, "python", "-c", code, " ".join(absent), *core())
+    assert Path(done.stdout.strip()).is_relative_to(alone.parent), done.stderr
+
+
+@pytest.mark.parametrize("command", [["indm"], ["indm", "show"], ["python", "-m", "indm", "run", "digits"]])
+def test_a_command_where_the_bench_is_not_installed_is_one_line(
+    alone: Path, tmp_path: Path, command: list[str]
+) -> None:
+    done = call(alone, tmp_path, *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("pip install 'indm[bench]'")
+
+
+@pytest.mark.parametrize("name", ["my_likelihood.py", "my_check.py"])
+def test_the_core_trains_evaluates_and_referees_where_the_bench_is_not_installed(
+    alone: Path, tmp_path: Path, name: str
+) -> None:
+    variables = os.environ | {"PYTHONPATH": str(tmp_path)}
+    check_example(tmp_path, name, alone / "python", variables)
+
+
+def test_a_user_has_the_types(alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import indm\n\nrun = indm.load_run(3)\nreveal_type(run.seed)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--python-executable", str(alone / "python"), "mine.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert 'Argument 1 to "load_run" has incompatible type "int"; expected "str | Path"' in done.stdout, done.stdout
+    assert 'Revealed type is "int"' in done.stdout
