@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from indm.diffusion.sde import SDE, build_sde
 from indm.errors import DataError, ParamsError
 from indm.foreign.conventions import Network
+from indm.foreign.kinds import Grid
 from indm.foreign.likelihood import referee
 from indm.foreign.report import Report
 from indm.foreign.tabulated import Tabulated, cosine_table
@@ -239,6 +240,15 @@ def test_differences_between_nelbo_and_the_bounds_of_steps_add_up(rounded: Repor
         assert terms["bound"] == pytest.approx(terms[["prior", "diffusion", "decoder (L₀)"]].sum())
         assert f"{steps.images[name].mean():.3f}" in str(rounded)
     assert len(steps.names) == 3
+
+
+def test_the_grid_is_no_part_of_densities() -> None:
+    network, images = network_of(of_gaussian, VP, "noise"), levels_of(draw(20))
+    ends, centres = (
+        judge(network, VP, images, grid=where, time_draws=3, ode_steps=4).images for where in get_args(Grid)
+    )
+    changed = {column for column in ends if (ends[column] != centres[column]).any()}
+    assert changed == {"lossless_ddpm", "lossless_vdm"}
 
 
 def test_the_batch_does_not_change_any_number() -> None:

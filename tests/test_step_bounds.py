@@ -14,7 +14,8 @@ from indm.diffusion.sde import SDE, build_sde
 from indm.errors import ParamsError
 from indm.foreign import discrete
 from indm.foreign.discrete import step_bounds, step_times
-from indm.foreign.lossless import Grid, ddpm_log_prob, places, vdm_log_prob
+from indm.foreign.kinds import Grid
+from indm.foreign.lossless import ddpm_log_prob, places, vdm_log_prob
 from indm.foreign.tabulated import Tabulated, cosine_table
 from tests.test_referee import STD, of_gaussian
 

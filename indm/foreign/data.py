@@ -10,7 +10,8 @@ from torch import Tensor
 from indm.data.levels import bits_per_dim
 from indm.diffusion.draws import Draws
 from indm.diffusion.evaluation import dequantised
-from indm.foreign.lossless import Grid, places
+from indm.foreign.kinds import Grid
+from indm.foreign.lossless import places
 
 
 class Data(Protocol):

@@ -18,8 +18,8 @@ from indm.errors import DivergenceError, ParamsError, memory_errors
 from indm.foreign.comparison import Comparison, compare_readings
 from indm.foreign.conventions import Network, noise_fn
 from indm.foreign.data import Continuous, Data, Levels
+from indm.foreign.kinds import Grid
 from indm.foreign.levels import as_continuous, as_levels, check_count
-from indm.foreign.lossless import Grid
 from indm.foreign.numbers import NAME, Evaluator, Foreign
 from indm.foreign.readings import Reading
 from indm.foreign.report import Report

@@ -18,13 +18,13 @@ References:
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.special import log_ndtr
 
-Grid = Literal["ends", "centres"]
+from indm.foreign.kinds import Grid
+
 # The largest number of levels whose densities are all computed for each pixel.
 MOST_LEVELS = 256
 

@@ -124,21 +124,26 @@ class Evaluator:
 
     @torch.no_grad()
     def _lossless(self, data: Levels) -> dict[str, Any]:
-        """Return the bounds of levels that are only scaled: as densities, and by both decoders of levels."""
-        found = []
+        """Return the bounds of levels that are only scaled: as a density, by their ends, and by both decoders of levels."""
+        by_ends, found = replace(data, grid="ends"), []
         for part in self._batches():
-            x, pixels = data.scaled(part, self.device), data.pixels[part].to(self.device)
-            draws = _draws(part, NAME, self.seed, "undequantised")
-            noise = normal(draws, x)
-            bound, cost = self._bound(x, draws), self.model.path.decoder(self.model.noise, x, self.model.eps, noise)
-            t = torch.tensor(self.model.eps, dtype=torch.float64)
-            costs = decoder_costs(self.model.noise, self.model.sde, x, pixels, data.places, t, noise)
-            lossless = {
-                f"lossless_{name}": data.code_length(self._divergence(bound, x) + value.cpu())
-                for name, value in costs.items()
-            }
-            found.append({"nelbo_undequantised": data.per_dim(bound + cost.double().cpu())} | lossless)
+            batch, density = self._undequantised(by_ends, part)
+            if data.grid != "ends":
+                batch, _ = self._undequantised(data, part)
+            found.append({"nelbo_undequantised": density} | batch)
         return {key: torch.cat([batch[key] for batch in found]).numpy() for key in found[0]}
+
+    def _undequantised(self, data: Levels, part: slice) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the lossless bounds of a batch, and its bound as a density, in bits/dim, (B,) each."""
+        x, pixels, model = data.scaled(part, self.device), data.pixels[part].to(self.device), self.model
+        draws = _draws(part, NAME, self.seed, "undequantised")
+        noise = normal(draws, x)
+        bound, cost = self._bound(x, draws), model.path.decoder(model.noise, x, model.eps, noise)
+        t = torch.tensor(model.eps, dtype=torch.float64)
+        costs = decoder_costs(model.noise, model.sde, x, pixels, data.places, t, noise)
+        without = self._divergence(bound, x)
+        lossless = {f"lossless_{name}": data.code_length(without + value.cpu()) for name, value in costs.items()}
+        return lossless, data.per_dim(bound + cost.double().cpu())
 
     def _bound(self, x: Tensor, draws: Draws) -> Tensor:
         """Return the bound of densities without reconstruction, in nats, (B, *) to (B,), float64, on the CPU."""

@@ -3,20 +3,18 @@
 import dataclasses
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
 from indm.arguments import COUNT, SEED, Range, check_finite, check_number, find_device, shown
 from indm.diffusion.sde import SDE, T
 from indm.errors import ParamsError
-from indm.foreign.kinds import KINDS
+from indm.foreign.kinds import GRIDS, KINDS, Grid
 from indm.foreign.levels import LEVELS
-from indm.foreign.lossless import Grid
 
 # Bases of the control variate.
 CONTROLS = ("pixels", "cosine")
-GRIDS: tuple[Grid, ...] = get_args(Grid)
 STEPS = Range(Integral, 2, 10**6)
 # As in suites.
 EPS = Range(Real, 1e-9, 0.1)

@@ -1,10 +1,11 @@
 """Bounds of T steps in a report: their terms, and what separates them from the referee's own bound."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
-from indm.foreign.lossless import Grid
+from indm.foreign.kinds import Grid
 from indm.foreign.markdown import table
 
 # Bounds of T steps by their columns.
@@ -66,7 +67,9 @@ class StepBounds:
     def lines(self) -> list[str]:
         """Write the bounds in Markdown."""
         bounds = " | ".join(BOUNDS[name] for name in self.names)
-        terms = [f"| {term!s} | {' | '.join(f'{value:.3f}' for value in row)} |" for term, row in self.terms().T.items()]
+        terms = [
+            f"| {term!s} | {' | '.join(f'{value:.3f}' for value in row)} |" for term, row in self.terms().T.items()
+        ]
         return [
             f"## Bounds of {self.count:,} steps",
             "",
@@ -88,7 +91,7 @@ class StepBounds:
         return [*rows, _row("bound", [self.images[name] for name in self.names])]
 
 
-def _row(name: str, columns: "list[pd.Series[float] | None]") -> str:
-    """Write a row of means, with their standard errors over images."""
+def _row(name: str, columns: list[Any]) -> str:
+    """Write a row of means, with their standard errors over images; ``None`` is a bound without this row."""
     cells = ["–" if column is None else f"{column.mean():.3f} ± {column.sem():.3f}" for column in columns]
     return f"| {name} | {' | '.join(cells)} |"
