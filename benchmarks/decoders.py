@@ -18,7 +18,7 @@ from indm.library import Run, load_run
 from indm.process import set_up
 from indm.registry import DATASETS
 
-EPS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2)
+EPS = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 4e-2)
 DECODERS = {
     "nelbo": "learned",
     "nelbo_fixed": "fixed",
