@@ -1,6 +1,7 @@
 """The referee's T-step bounds, lossless bounds, continuous data, and small times at which a network was not trained."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from benchmarks import decoders
 from indm.diffusion.sde import SDE, build_sde
 from indm.errors import DataError, ParamsError
 from indm.foreign.conventions import Network
@@ -265,3 +267,15 @@ def test_a_claimed_number_of_steps_is_named() -> None:
     assert report.steps is not None
     claimed = Report(**{**vars(report), "claimed": float(report.steps.images["ddpm_large"].mean())})
     assert any("large variance" in line for line in claimed.explanation())
+
+
+@pytest.mark.long
+def test_the_benchmark_of_decoders_prints_both_tables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(decoders, "EPS", (0.01,))
+    monkeypatch.setattr("sys.argv", ["decoders", "--images", "2", "--time-draws", "2", "--steps", "3"])
+    decoders.main()
+    printed = capsys.readouterr().out
+    assert re.search(r"^\| 0\.01 (\| -?\d+\.\d{3} ± \d\.\d{3} ){4}\|$", printed, re.MULTILINE)
+    assert "## Bounds of 3 steps" in printed
