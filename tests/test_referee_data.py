@@ -244,6 +244,41 @@ def test_differences_between_nelbo_and_the_bounds_of_steps_add_up(rounded: Repor
     assert len(steps.names) == 3
 
 
+def test_bounds_that_begin_at_eps_have_no_row_for_their_beginning() -> None:
+    network, images = network_of(of_gaussian, VP, "noise"), levels_of(draw(20))
+    report = judge(network, VP, images, eps=0.1, steps=10, time_draws=3, ode_steps=4)
+    assert report.steps is not None
+    differences = report.steps.differences("vdm")
+    assert not any("begins" in str(name) for name in differences)
+    total = report.images["nelbo"] + differences.to_numpy().sum(1)
+    np.testing.assert_allclose(total, report.steps.images["vdm"], atol=1e-9)
+
+
+def test_a_network_of_a_table_is_called_at_all_of_its_steps() -> None:
+    called = set()
+
+    def network(z: Tensor, t: Tensor) -> Tensor:
+        called.update(t.tolist())
+        return of_gaussian(COSINE, z.double(), t.double()).float()
+
+    judge(network, COSINE, levels_of(draw(2)), steps=1000, time_draws=1, ode_steps=1)
+    steps = 1000 * np.array(sorted(called)) - 1
+    for step in range(1000):
+        assert np.abs(steps - step).min() < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["clean", "v"])
+def test_the_kinds_of_diffusers_have_one_number_under_a_table(kind: str) -> None:
+    x = levels_of(draw(100, means=MEANS))
+    found = [
+        judge(network_of(of_mixture, COSINE, name), COSINE, x, kind=name, ode_steps=8, steps=10)
+        for name in ("noise", kind)
+    ]
+    assert mean(found[1], "nelbo") == pytest.approx(mean(found[0], "nelbo"), abs=1e-3)
+    first, second = (report.steps.images["vdm"].mean() for report in found if report.steps is not None)
+    assert second == pytest.approx(first, abs=1e-3)
+
+
 def test_the_grid_is_no_part_of_densities() -> None:
     network, images = network_of(of_gaussian, VP, "noise"), levels_of(draw(20))
     ends, centres = (

@@ -53,9 +53,13 @@ class StepBounds:
             A row for each image, and a column for each difference; the columns add up to the bound minus NELBO.
         """
         steps, decoder = self.images, "vdm" if name == "vdm" else "ddpm"
-        found = {
-            f"begins at t = {1 / self.count:g} instead of {self.eps:g}": steps["first"] - self.nelbo,
-            "decoder of levels instead of dequantisation": steps[f"first_{decoder}"] - steps["first"],
+        found = {}
+        # With one time for both, their difference would be noise.
+        first = self.nelbo if (time := 1 / self.count) == self.eps else steps["first"]
+        if first is not self.nelbo:
+            found[f"begins at t = {time:g} instead of {self.eps:g}"] = first - self.nelbo
+        found |= {
+            "decoder of levels instead of dequantisation": steps[f"first_{decoder}"] - first,
             "a sum over steps instead of the integral": steps[f"steps_{decoder}"] - steps[f"first_{decoder}"],
         }
         if decoder == "ddpm":

@@ -49,8 +49,8 @@ class Untrained:
             f", which costs {self.cost:.3f} {self.unit}" if math.isfinite(self.cost) else ", or gives no finite numbers"
         )
         return (
-            f"The network was probably not trained below t = {self.first:g}: from t = {self.eps:g} to there, it predicts noise "
-            f"worse than an output of 0{by}; set eps to {self.first:g}"
+            f"The network was probably not trained, or hardly, below t = {self.first:g}: from t = {self.eps:g} to there, it "
+            f"predicts noise worse than an output of 0{by}; set eps to {self.first:g}"
         )
 
 
