@@ -104,6 +104,53 @@ def test_the_sums_are_the_divergences_of_gaussians_per_dimension(name: str, monk
     torch.testing.assert_close(found["prior"], prior, rtol=1e-6, atol=1e-9)
 
 
+def of_ddpm(
+    table: Tensor, x: Tensor, network: Callable[[Tensor, Tensor], Tensor], noises: list[Tensor], variance: str
+) -> Tensor:
+    """The bound in DDPM's own terms: steps, betas and coefficients of the posterior's mean; in nats, (B,)."""
+    betas = 1 - table / torch.cat([torch.ones(1, dtype=torch.float64), table[:-1]])
+    before = torch.cat([torch.ones(1, dtype=torch.float64), table[:-1]])
+    posterior = betas * (1 - before) / (1 - table)
+    small = torch.cat([posterior[1:2], posterior[1:]])
+    of_model = {"small": small, "large": torch.cat([posterior[1:2], betas[1:]])}[variance]
+    total = kl_divergence(Normal(table[-1].sqrt() * x, (1 - table[-1]).sqrt()), Normal(0.0, torch.ones_like(x))).sum(1)
+    for i, noise in enumerate(noises):
+        z = table[i].sqrt() * x + (1 - table[i]).sqrt() * noise
+        predicted = network(z, torch.full((len(x),), (i + 1) / len(table), dtype=torch.float64))
+        start = ((1 / table[i]).sqrt() * z - (1 / table[i] - 1).sqrt() * predicted).clamp(-1, 1)
+        first, second = (
+            betas[i] * before[i].sqrt() / (1 - table[i]),
+            (1 - before[i]) * (1 - betas[i]).sqrt() / (1 - table[i]),
+        )
+        cell = Normal(first * start + second * z, of_model[i].sqrt())
+        if i == 0:
+            low = torch.where(x < -0.999, 0.0, cell.cdf(x - 1 / 255))
+            high = torch.where(x > 0.999, 1.0, cell.cdf(x + 1 / 255))
+            total = total - (high - low).log().sum(1)
+        else:
+            total = total + kl_divergence(Normal(first * x + second * z, small[i].sqrt()), cell).sum(1)
+    return total
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_the_bound_is_the_one_of_ddpms_code(variance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a network that is far off, whose clean images leave the range and are clipped, and with black and white pixels."""
+    table, pixels = torch.cumprod(1 - torch.linspace(1e-4, 0.3, 30, dtype=torch.float64), 0), levels(6)
+    pixels[:, 0], pixels[:, 1] = 0, 255
+    sde, generator = Tabulated(table), Generator().manual_seed(4)
+    noises = [torch.randn(6, 12, generator=generator, dtype=torch.float64) for _ in table]
+
+    def network(z: Tensor, t: Tensor) -> Tensor:
+        return 0.5 * torch.sin(3 * z) + t[:, None]
+
+    x, given = GRID[pixels.long()], iter(noises)
+    monkeypatch.setattr(discrete, "normal", lambda generator, like: next(given))
+    found = step_bounds(network, sde, x, pixels, GRID, step_times(30), Generator())
+    total = found["prior"] + found[variance] + found["ddpm"]
+    torch.testing.assert_close(total, of_ddpm(table, x, network, noises, variance), rtol=1e-9, atol=0)
+    assert (found["small"] < found["posterior"]).all()
+
+
 @pytest.mark.parametrize("name", ["vp", "cosine"])
 def test_more_steps_between_the_same_ends_approach_the_integral_at_first_order(name: str) -> None:
     """With the same noise at all times, in the mean over data, which has a closed form."""
