@@ -15,7 +15,7 @@ import click
 from indm import __version__
 from indm.bench.pipeline.stages import OPTIONS, STAGES, command_name
 from indm.errors import IndmError
-from indm.foreign.kinds import KINDS
+from indm.foreign.kinds import GRIDS, KINDS
 from indm.report.catalogue import SHOWN
 from indm.shipped import DEFAULT_SUITE
 from indm.terminal import Commands, SuiteOption, console
@@ -362,6 +362,14 @@ def compare(published: Path, out: Path) -> None:
 @click.option("--claimed", type=float, help="Your own number in bits/dim, which the report explains.")
 @click.option("--time-draws", default=80, show_default=True, help="Times of the bound for each image.")
 @click.option("--ode-steps", default=64, show_default=True, help="Steps of the ODE.")
+@click.option("--steps", type=int, help="Bounds of DDPM and VDM of so many steps, too.")
+@click.option(
+    "--grid",
+    type=click.Choice([*GRIDS]),
+    default="ends",
+    show_default=True,
+    help="Where levels lie in lossless bounds.",
+)
 @click.option("--batch-size", default=100, show_default=True, help="Images evaluated at once.")
 @click.option("--seed", default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Its device.")

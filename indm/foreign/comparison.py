@@ -52,9 +52,10 @@ class Comparison:
         described: the description.
         tried: number of other readings.
         best: the reading that explains the network best, with the fewest changes; ``None`` if no other one could be tried.
-        gain: bits/dim by which it explains the network better than the description; negative if it explains it worse.
+        gain: by how much it explains the network better than the description; negative if it explains it worse.
         se: standard error of the gain over images.
         late: errors of late noise under the description and under the best reading, as shares of the error of an output of 0.
+        unit: the unit of the gain and its error, for words.
     """
 
     described: Reading
@@ -63,6 +64,7 @@ class Comparison:
     gain: float = -math.inf
     se: float = 0.0
     late: tuple[float, float] = (0.0, 0.0)
+    unit: str = "bits/dim"
 
     @property
     def is_better(self) -> bool:
@@ -74,7 +76,7 @@ class Comparison:
         words = f"Readings: none of {self.tried} other kinds, signs, ranges and diffusions explains the network better"
         if self.best is None:
             return f"{words}."
-        return f"{words}; the next best, {self.best.words(self.described)}, has {-self.gain:+.3f} bits/dim."
+        return f"{words}; the next best, {self.best.words(self.described)}, has {-self.gain:+.3f} {self.unit}."
 
     def refusal(self) -> str:
         """Describe why the description is refused."""
@@ -108,7 +110,13 @@ class Draws:
 
 
 def compare_readings(
-    network: Network, described: Reading, eps: float, x: Tensor, batch_size: int, generator: Generator
+    network: Network,
+    described: Reading,
+    eps: float,
+    x: Tensor,
+    batch_size: int,
+    generator: Generator,
+    has_range: bool = True,
 ) -> Comparison:
     """Compare the description of a network with all other readings of it.
 
@@ -116,15 +124,16 @@ def compare_readings(
         network: the network.
         described: the description.
         eps: truncation time of all readings.
-        x: dequantised images in [-1, 1], shape (N, *), N at least 2.
+        x: dequantised images in [-1, 1], or continuous data, shape (N, *), N at least 2.
         batch_size: images evaluated at once.
         generator: source of all draws, on the CPU.
+        has_range: whether the data has a range, as images have.
 
     Returns:
         The description against the best of the other readings.
     """
     trial = Trial(network, described, eps, batch_size)
-    others = [*other_readings(described, x.device)]
+    others = [*other_readings(described, x.device, has_range)]
     selected = _selected(trial, others, trial.draws(x, *SELECTING, generator))
     draws = trial.draws(x, *DECIDING, generator)
     base, found = trial.errors(selected, draws)

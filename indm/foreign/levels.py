@@ -1,4 +1,4 @@
-"""Images of others as levels of pixels."""
+"""Images of others as levels of pixels, and their continuous data."""
 
 from numbers import Integral
 from typing import Any
@@ -11,23 +11,23 @@ from torch import Tensor
 from indm.arguments import Range, check_number
 from indm.errors import DataError
 
-LEVELS = Range(Integral, 2, 256)
+LEVELS = Range(Integral, 2, 2**16)
 # A set of images with so many pixels for each level has more levels than an eighth.
 PIXELS_PER_LEVEL = 4
+# Numbers of which each different one is there so often are levels, and have no density.
+NUMBERS_PER_VALUE = 16
 
 
 def as_levels(images: Tensor | ArrayLike, levels: int) -> Tensor:
-    """Return images (N, *) as a tensor of levels, uint8, on the CPU.
+    """Return images (N, *) as a tensor of levels, uint8, or int32 for more than 256 levels, on the CPU.
 
     Raises:
         DataError: if they are not whole numbers from 0 to L - 1, are fewer than two, or have their channels last.
-        ParamsError: if the number of levels is not a whole number from 2 to 256.
+        ParamsError: if the number of levels is not a whole number from 2 to 65,536.
     """
     check_number("levels", levels, LEVELS)
     found = _array(images)
-    channels_last = found.ndim == 4 and found.shape[3] in (1, 3) and found.shape[1] not in (1, 3)
-    if found.ndim < 2 or len(found) < 2 or not found[0].size or channels_last:
-        raise DataError(f"images: found shape {found.shape}, expected (N, C, H, W), N at least 2")
+    _check_shape(found, "(N, C, H, W)")
     if found.dtype.kind not in "ui":
         ends = f" from {found.min():g} to {found.max():g}" if found.dtype.kind == "f" else ""
         raise DataError(
@@ -37,9 +37,41 @@ def as_levels(images: Tensor | ArrayLike, levels: int) -> Tensor:
     low, high = int(found.min()), int(found.max())
     if low < 0 or high >= levels:
         raise DataError(
-            f"images: found levels from {low} to {high}, expected 0 to {levels - 1}; give the number of levels, at most 256"
+            f"images: found levels from {low} to {high}, expected 0 to {levels - 1}; give the number of levels, at most "
+            f"{LEVELS.most}"
         )
-    return torch.from_numpy(found.astype(np.uint8))
+    return torch.from_numpy(found.astype(np.uint8 if levels <= 256 else np.int32))
+
+
+def as_continuous(data: Tensor | ArrayLike) -> Tensor:
+    """Return data (N, *) with a density as a tensor, float32, on the CPU.
+
+    Raises:
+        DataError: if they are not finite floating-point numbers, are fewer than two, have their channels last, or have so few
+            different values that they are levels.
+    """
+    found = _array(data)
+    _check_shape(found, "(N, *)")
+    if found.dtype.kind != "f":
+        raise DataError(
+            f"images: found {found.dtype} with levels=None, expected floating-point numbers, as the network's data are; give the "
+            "number of levels of whole numbers"
+        )
+    if not np.isfinite(found).all():
+        raise DataError("images: found numbers that are not finite, expected finite ones")
+    if (count := len(np.unique(found))) * NUMBERS_PER_VALUE <= found.size:
+        raise DataError(
+            f"images: found {count} different values among {found.size} numbers, which are levels and have no density; expected "
+            "continuous data, or levels as whole numbers and how many there are"
+        )
+    return torch.from_numpy(found.astype(np.float32))
+
+
+def _check_shape(found: NDArray[Any], expected: str) -> None:
+    """Refuse fewer than two samples, empty ones, and images and volumes with their channels last."""
+    channels_last = found.ndim in (4, 5) and found.shape[-1] in (1, 3) and found.shape[1] not in (1, 3)
+    if found.ndim < 2 or len(found) < 2 or not found[0].size or channels_last:
+        raise DataError(f"images: found shape {found.shape}, expected {expected}, N at least 2, channels first")
 
 
 def _array(images: Tensor | ArrayLike) -> NDArray[Any]:

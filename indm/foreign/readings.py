@@ -60,9 +60,10 @@ class Reading:
         return CONVENTIONS[self.kind].inputs, id(self.sde), self.centered
 
 
-def other_readings(described: Reading, device: torch.device) -> Iterator[Reading]:
-    """List all readings but the description."""
-    for kind, sign, centered in product(CONVENTIONS, (1, -1), (described.centered, not described.centered)):
+def other_readings(described: Reading, device: torch.device, has_range: bool) -> Iterator[Reading]:
+    """List all readings but the description; with its range of data only, unless the data has a range."""
+    ranges = (described.centered, not described.centered) if has_range else (described.centered,)
+    for kind, sign, centered in product(CONVENTIONS, (1, -1), ranges):
         for sde in _schedules(kind, described):
             other = Reading(kind, sde, centered, sign)
             if other != described and _fails_softly(other, described, device):

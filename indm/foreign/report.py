@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from indm.foreign.comparison import Comparison
+from indm.foreign.markdown import table
 from indm.foreign.sound import EVAL, Variation
+from indm.foreign.step_bounds import StepBounds
+from indm.foreign.untrained import Untrained
 
 # Numbers by their columns: how each is made, and with which published numbers it is comparable.
 MEANING = {
@@ -18,12 +22,25 @@ MEANING = {
     "nll_fixed": "the same, plus the fixed decoder",
     "nll_uncorrected": "ODE from the images themselves, without reconstruction; comparable with score_sde and most ODE numbers",
     "nelbo_undequantised": "bound of images that are scaled but not dequantised; comparable with no published number",
+    "lossless_ddpm": "code length: integral over times from eps, decoder of levels as DDPM's, with the learned decoder's Gaussian",
+    "lossless_vdm": "code length: integral over times from eps, decoder of levels as VDM's; comparable with VDM in continuous time",
 }
-PROTOCOL = (
+# The same of continuous data.
+CONTINUOUS = {
+    "nelbo": "bound, learned decoder",
+    "nelbo_fixed": "bound, fixed decoder N(z/α, σ²/α²); as valid as the learned one",
+    "nelbo_no_reconstruction": "bound without reconstruction: for noisy data at eps, comparable with no likelihood of data",
+    "nll": "ODE from noisy data at eps, plus the learned decoder",
+    "nll_fixed": "the same, plus the fixed decoder",
+    "nll_uncorrected": "ODE from the data themselves, without reconstruction; comparable with most ODE numbers",
+}
+DEQUANTISED = (
     "Uniform dequantisation: compare with uniform numbers. Variational dequantisation gives 0.02 to 0.14 less, truncated-normal "
-    "dequantisation (i-DODE, MuLAN) and lossless bounds (VDM, VDVAE) have other terms.",
+    "dequantisation (i-DODE, MuLAN) has another term. Lossless numbers are comparable with lossless ones (VDM, DDPM, VDVAE)."
+)
+TWO_MODELS = (
     "NELBO bounds the SDE's likelihood, NLL belongs to the ODE: compare bounds with bounds, and ODE with ODE. Their "
-    "difference is not the bound's gap, and may be negative.",
+    "difference is not the bound's gap, and may be negative."
 )
 IMAGENET = (
     "If these are ImageNet-32: the old images (49,999 for testing, PixelRNN, score_sde, VDM) and the new ones (50,000, "
@@ -39,12 +56,14 @@ LEARNED_GRID = 0.3
 
 @dataclass(frozen=True)
 class Report:
-    """Likelihoods of N images, in bits/dim, made by :func:`indm.foreign.likelihood.referee`.
+    """Likelihoods of N images, in bits/dim, or of continuous data, in nats per dimension, made by
+    :func:`indm.foreign.likelihood.referee`.
 
     Arguments:
-        images: a row per image; the columns of :data:`MEANING`, and ``nll_half_steps`` and ``nll_other_draws``.
+        images: a row per image; the columns of :data:`MEANING` or :data:`CONTINUOUS`, and ``nll_half_steps`` and
+            ``nll_other_draws``.
         shape: shape of an image.
-        levels: number of levels.
+        levels: number of levels; ``None`` for continuous data.
         centered: whether data is scaled to [-1, 1].
         eps: truncation time.
         kind: convention of the network.
@@ -52,11 +71,13 @@ class Report:
         claimed: the owner's number.
         comparison: the network's description against other readings of the network.
         variation: how much the network's output varies.
+        untrained: small times at which the network was not trained, if any were found.
+        steps: bounds of T steps; ``None`` if not asked for.
     """
 
     images: pd.DataFrame
     shape: tuple[int, ...]
-    levels: int
+    levels: int | None
     centered: bool
     eps: float
     kind: str
@@ -64,6 +85,8 @@ class Report:
     claimed: float | None
     comparison: Comparison
     variation: Variation
+    untrained: Untrained | None = None
+    steps: StepBounds | None = None
 
     @property
     def dims(self) -> int:
@@ -72,8 +95,19 @@ class Report:
 
     @property
     def offset(self) -> float:
-        """The constant of bits/dim that changes density in model space to probability of levels."""
-        return math.log2(self.levels) - self.centered
+        """The constant of bits/dim that changes density in model space to probability of levels; 0 for continuous data."""
+        return 0.0 if self.levels is None else math.log2(self.levels) - self.centered
+
+    @property
+    def unit(self) -> str:
+        """The unit of all numbers."""
+        return "nats/dim" if self.levels is None else "bits/dim"
+
+    @property
+    def meaning(self) -> dict[str, str]:
+        """The numbers by their columns, and how each is made."""
+        known = CONTINUOUS if self.levels is None else MEANING
+        return {key: words for key, words in known.items() if key in self.images}
 
     @property
     def ode_error(self) -> float:
@@ -87,29 +121,35 @@ class Report:
 
     def summary(self) -> pd.DataFrame:
         """Return mean, standard error and median over images, and the number of outliers, for each number."""
-        found = self.images[[*MEANING]]
+        found = self.images[[*self.meaning]]
         far = (found - found.median()).abs() > FAR * ROBUST * (found - found.median()).abs().median()
         return pd.DataFrame(
-            {"mean": found.mean(), "se": found.sem(), "median": found.median(), "outliers": far.sum()}, [*MEANING]
+            {"mean": found.mean(), "se": found.sem(), "median": found.median(), "outliers": far.sum()}, [*self.meaning]
         )
 
     def mistakes(self) -> pd.DataFrame:
         """Return the number that each common mistake would give, in place of NELBO and of NLL; NaN if it does not apply."""
         mean = self.images.mean()
         right = mean[["nelbo", "nll"]]
-        channels = self.shape[0] if len(self.shape) == 3 else 1
+        channels = self.shape[0] if len(self.shape) > 2 else 1
         cost = mean["nelbo"] - mean["nelbo_no_reconstruction"]
-        found = {
+        found = self._mistakes_of_levels(mean, right) if self.levels else {"bits in place of nats": right / math.log(2)}
+        found |= {
+            "D = H W, without channels": (right - self.offset) * channels + self.offset if channels > 1 else np.nan,
+            "reconstruction left out": right - cost,
+            "ODE from the images themselves": pd.Series({"nll": mean["nll_uncorrected"]}),
+        }
+        return pd.DataFrame({name: pd.Series(value, [*right.index]) for name, value in found.items()}).T
+
+    def _mistakes_of_levels(self, mean: "pd.Series[float]", right: "pd.Series[float]") -> dict[str, Any]:
+        """Return the numbers that mistakes give which only images as levels allow."""
+        return {
             "the −1 of log₂ L − 1 left out (data in [−1, 1])": right + (1 if self.centered else np.nan),
             "the −1 subtracted for data in [0, 1]": right - (np.nan if self.centered else 1),
             "density not changed to levels (log₂ L left out)": right - self.offset,
-            "D = H W, without channels": (right - self.offset) * channels + self.offset if channels > 1 else np.nan,
             "nats in place of bits": right * math.log(2),
-            "reconstruction left out": right - cost,
-            "ODE from the images themselves": pd.Series({"nll": mean["nll_uncorrected"]}),
             "no dequantisation": pd.Series({"nelbo": mean["nelbo_undequantised"]}),
         }
-        return pd.DataFrame({name: pd.Series(value, [*right.index]) for name, value in found.items()}).T
 
     def warnings(self) -> list[str]:
         """Describe in words why the numbers may belong to another network than the owner's: the report begins with them."""
@@ -118,7 +158,7 @@ class Report:
             read_as = compared.best.words(compared.described)
             found.append(
                 f"The network is probably described wrongly: its bound is lower by {compared.gain:.3f} ± "
-                f"{compared.se:.3f} bits/dim if it is read as {read_as} instead of {self.kind}. To read it so, "
+                f"{compared.se:.3f} {compared.unit} if it is read as {read_as} instead of {self.kind}. To read it so, "
                 f"{compared.best.remedy(compared.described)}."
             )
         if words := self.variation.words():
@@ -128,9 +168,15 @@ class Report:
     def remarks(self) -> list[str]:
         """Describe in words which numbers cannot be trusted."""
         mean, found = self.images.mean(), []
+        # A network that is described wrongly seems untrained, too.
+        untrained = None if self.comparison.is_better else self.untrained
+        if untrained is not None:
+            found.append(f"{untrained.words()}.")
         if abs(self.ode_error) > LARGE:
+            # More steps do not repair a network that was not trained where they are taken.
+            remedy = "raise ode_steps" if untrained is None else f"set eps to {untrained.first:g} first"
             found.append(
-                f"The ODE has not converged: half of {self.ode_steps} steps move the NLL by {self.ode_error:+.3f}; raise ode_steps."
+                f"The ODE has not converged: half of {self.ode_steps} steps move the NLL by {self.ode_error:+.3f}; {remedy}."
             )
         above = self.images["nll"] - self.images["nelbo"]
         if (share := above.where(above > OUTLIER, 0).mean()) > LARGE:
@@ -138,6 +184,8 @@ class Report:
                 f"{(above > OUTLIER).sum()} of {len(above)} images have an NLL more than {OUTLIER:g} above their NELBO; they "
                 f"raise the mean NLL by {share:.3f}, so compare medians."
             )
+        if self.levels is None:
+            return found
         if mean["nelbo_undequantised"] < mean["nelbo"] - LEARNED_GRID:
             found.append(
                 "The network prefers levels without dequantisation, so it was probably trained on them: its density there can "
@@ -155,7 +203,9 @@ class Report:
         if self.claimed is None:
             return []
         mean, claimed = self.images.mean(), self.claimed
-        known = {key: mean[key] for key in MEANING}
+        known = {key: mean[key] for key in self.meaning}
+        if self.steps is not None:
+            known |= self.steps.named()
         known |= {f"{key}, {name}": value for key, row in self.mistakes().items() for name, value in row.items()}
         near = sorted((abs(value - claimed), name, value) for name, value in known.items() if np.isfinite(value))
         agree = [f"{name}: {value:.3f}" for distance, name, value in near if distance <= CLOSE]
@@ -168,18 +218,18 @@ class Report:
         size = " × ".join(map(str, self.shape))
         share = len(self.images) ** 0.5
         lines = [
-            "# Likelihood of images, bits/dim",
+            f"# Likelihood of images, {self.unit}" if self.levels else f"# Likelihood of continuous data, {self.unit}",
             "",
             *(line for warning in self.warnings() for line in (f"**{warning}**", "")),
-            f"{len(self.images)} images, D = {size} = {self.dims:,}, {self.levels} levels, scaled to "
-            f"[{-1 if self.centered else 0}, 1], uniform dequantisation, eps = {self.eps:g}, network read as {self.kind}.",
-            f"bits/dim = nats / (D ln 2) + {self.offset:g}. ± is one standard error over images.",
+            f"{len(self.images)} {'images' if self.levels else 'samples'}, D = {size} = {self.dims:,}, {self._described()}eps = "
+            f"{self.eps:g}, network read as {self.kind}.",
+            f"{self._conversion()} ± is one standard error over images.",
             "",
-            *_table(
+            *table(
                 "| number | mean ± se | median | outliers | meaning |",
                 [
                     f"| `{name}` | {row['mean']:.3f} ± {row['se']:.3f} | {row['median']:.3f} | {row['outliers']:.0f} "
-                    f"| {MEANING[str(name)]} |"
+                    f"| {self.meaning[str(name)]} |"
                     for name, row in self.summary().iterrows()
                 ],
             ),
@@ -190,13 +240,14 @@ class Report:
             "no error over images shows.",
             *([] if self.comparison.is_better else [f"- {self.comparison.words()}"]),
             *(f"- **{remark}**" for remark in self.remarks()),
-            *(f"- {line}" for line in (*PROTOCOL, *((IMAGENET,) if self.shape == (3, 32, 32) else ()))),
+            *(f"- {line}" for line in self._protocol()),
             "",
+            *([] if self.steps is None else self.steps.lines()),
             *(f"The claimed {self.claimed} is {line}" for line in self.explanation()),
             *([""] if self.claimed is not None else []),
             "## The number that each mistake would give",
             "",
-            *_table(
+            *table(
                 "| mistake | NELBO | NLL |",
                 [
                     f"| {name} | {row['nelbo']:.3f} | {row['nll']:.3f} |".replace("nan", "–")
@@ -206,6 +257,17 @@ class Report:
         ]
         return "\n".join(lines) + "\n"
 
+    def _described(self) -> str:
+        if self.levels is None:
+            return "no dequantisation, "
+        return f"{self.levels} levels, scaled to [{-1 if self.centered else 0}, 1], uniform dequantisation, "
 
-def _table(heading: str, rows: list[str]) -> list[str]:
-    return [heading, "|---" * (heading.count("|") - 1) + "|", *rows]
+    def _conversion(self) -> str:
+        if self.levels is None:
+            return "nats/dim = nats / D."
+        return f"bits/dim = nats / (D ln 2) + {self.offset:g}; of lossless numbers, without the constant."
+
+    def _protocol(self) -> list[str]:
+        if self.levels is None:
+            return [TWO_MODELS]
+        return [DEQUANTISED, TWO_MODELS, *([IMAGENET] if self.shape == (3, 32, 32) else [])]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
@@ -10,11 +10,12 @@ import torch
 from indm.arguments import COUNT, SEED, Range, check_finite, check_number, find_device, shown
 from indm.diffusion.sde import SDE, T
 from indm.errors import ParamsError
-from indm.foreign.kinds import KINDS
+from indm.foreign.kinds import GRIDS, KINDS, Grid
 from indm.foreign.levels import LEVELS
 
 # Bases of the control variate.
 CONTROLS = ("pixels", "cosine")
+STEPS = Range(Integral, 2, 10**6)
 # As in suites.
 EPS = Range(Real, 1e-9, 0.1)
 # What the evaluation calls of a diffusion.
@@ -26,7 +27,7 @@ class Settings:
     """The arguments of :func:`~indm.foreign.likelihood.referee` besides the network, its diffusion and the images."""
 
     kind: str
-    levels: int
+    levels: int | None
     centered: bool
     eps: float
     claimed: float | None
@@ -37,6 +38,8 @@ class Settings:
     device: str | torch.device
     allow_varying: bool
     control: Literal["pixels", "cosine"] | None
+    steps: int | None
+    grid: Grid
 
 
 def checked(given: Settings) -> Settings:
@@ -53,12 +56,21 @@ def checked(given: Settings) -> Settings:
     for name in ("centered", "allow_varying"):
         if not isinstance(value := getattr(given, name), bool):
             raise ParamsError(f"{name}: found {shown(value)}, expected True or False")
+    if given.grid not in GRIDS:
+        raise ParamsError(f"grid: found {shown(given.grid)}, expected one of: {', '.join(GRIDS)}")
+    if given.levels is None and (given.steps is not None or not given.centered):
+        name = "centered" if given.steps is None else "steps"
+        raise ParamsError(
+            f"{name}: found {shown(getattr(given, name))} with levels=None, expected {'True' if given.steps is None else 'None'}, "
+            "because continuous data are not scaled, and have no decoder of levels"
+        )
     counts = {
         name: check_number(name, getattr(given, name), COUNT) for name in ("time_draws", "ode_steps", "batch_size")
     }
     return dataclasses.replace(
         given,
-        levels=check_number("levels", given.levels, LEVELS),
+        levels=None if given.levels is None else check_number("levels", given.levels, LEVELS),
+        steps=None if given.steps is None else check_number("steps", given.steps, STEPS),
         eps=check_number("eps", given.eps, EPS),
         claimed=None if given.claimed is None else check_finite("claimed", given.claimed),
         seed=check_number("seed", given.seed, SEED),
