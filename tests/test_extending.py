@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,11 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
 def test_every_page_is_in_the_index() -> None:
     index = (REPOSITORY / "docs/extending/README.md").read_text()
     assert set(re.findall(r"\]\(([\w-]+)\.md\)", index)) == set(PAGES)
+
+
+@pytest.mark.parametrize("patch", sorted(path.name for path in (REPOSITORY / "docs/extending/code").glob("*.patch")))
+def test_every_patch_fits_the_files_that_it_edits(patch: str) -> None:
+    """In a second, where the pages themselves take minutes."""
+    command = ["git", "apply", "--recount", "--check", f"docs/extending/code/{patch}"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
