@@ -59,6 +59,11 @@ def _each_once(values: list[Any]) -> list[Any]:
     return values
 
 
+def cell_name(dataset: str, sde: str, model: str, variant: str, objective: str) -> str:
+    """Name a cell, whose runs differ in their seeds alone."""
+    return "-".join(filter(None, (dataset, sde, model, variant, objective)))
+
+
 # The flow of DDPM++, which suites do not name, and the maps of train.latent.learned.
 IDENTITY = "identity"
 LEARNED = ("scale", "affine", "linear", "filter", "curve")

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from indm.fields import cell_name
 from indm.report.catalogue import CELL, PLACE
 from indm.report.claims import BEST_SCALE, CHOSEN, Bound, Claim, Claims, GradingParams, Metric, Side
 from indm.report.decoders import decoders
@@ -40,7 +41,7 @@ from indm.report.names import REFERENCE
 from indm.report.registrations import Seeds
 from indm.report.results import RUN_KEY, records
 from indm.report.values import refuse_other_images, refuse_repeats
-from indm.variants import FROZEN_FLOW, SAME_COMPUTE, cell_name
+from indm.variants import FROZEN_FLOW, SAME_COMPUTE
 
 # The three comparisons of each claim; a comparison with a fixed number; and an exploratory one, with a further control.
 STEPS, COMPUTE, SIMPLE = "equal steps", "equal compute", "simple control"

@@ -17,11 +17,10 @@ from indm.bench.suite.schema.evaluation import (
 )
 from indm.bench.suite.schema.studies import Toy2dParams, TuneParams
 from indm.bench.suite.schema.train import TrainParams
-from indm.fields import IDENTITY, Count, DatasetName, DiffusionName, FamilyName, RunName, Seed
+from indm.fields import IDENTITY, Count, DatasetName, DiffusionName, FamilyName, RunName, Seed, cell_name
 from indm.registry import FAMILIES
 from indm.report.claims import GradingParams
 from indm.strict_yaml import Strict
-from indm.variants import cell_name
 
 
 class DatasetParams(Strict):
