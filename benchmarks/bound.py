@@ -31,7 +31,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from indm.bench.build.begin import begin_training
+from indm.bench.models.begin import begin_training
 from indm.bench.suite.load import load_suite
 from indm.bench.trials import with_trial
 from indm.data.levels import dequantise_by

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from indm.bench.build.spec import build_trainer
+from indm.bench.models.spec import build_trainer
 from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import Suite
 from indm.training.batches import Batch, Draws, step_batch

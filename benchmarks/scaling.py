@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from indm.bench.build.spec import model_spec
+from indm.bench.models.spec import model_spec
 from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import Suite
 from indm.diffusion.model import ImplicitNonlinearDiffusion

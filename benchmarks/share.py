@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from indm.bench.build.spec import build_trainer
+from indm.bench.models.spec import build_trainer
 from indm.bench.suite.load import load_suite
 from indm.process import set_up
 from indm.registry import DATASETS

@@ -83,8 +83,8 @@ def serve(suite: str, run: str, batch: int, share: float) -> None:
     from indm.registry import DATASETS
     from indm.training.batches import draw
 
-    begin = imported("indm.training.begin", "indm.bench.build.begin")
-    build_trainer = imported("indm.training.spec", "indm.bench.build.spec").build_trainer
+    begin = imported("indm.training.begin", "indm.bench.models.begin")
+    build_trainer = imported("indm.training.spec", "indm.bench.models.spec").build_trainer
     suites = imported("indm.suite.load", "indm.bench.suite.load")
     with_trial = imported("indm.trials", "indm.bench.trials").with_trial
 

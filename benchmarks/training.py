@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 
 from benchmarks import released
-from indm.bench.build.begin import step_flops
-from indm.bench.build.spec import build_trainer
+from indm.bench.models.begin import step_flops
+from indm.bench.models.spec import build_trainer
 from indm.bench.suite.load import load_suite
 from indm.process import set_up
 from indm.training.batches import Draws, draw

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indm.bench.build.buildable import TESTED, check_models
+from indm.bench.models.buildable import TESTED, check_models
 from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import Suite
 from indm.errors import ParamsError
@@ -36,7 +36,7 @@ class Computing(RESFLOW):  # type: ignore[misc, valid-type]
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Suite:
     """A suite whose flow is one of someone's own, by the name of one that comes with the package."""
     own = {key: parts - {"resflow"} for key, parts in TESTED.items()}
-    monkeypatch.setattr("indm.bench.build.buildable.TESTED", own)
+    monkeypatch.setattr("indm.bench.models.buildable.TESTED", own)
     small = FROZEN.read_text().replace("blocks: [2, 2]\n    width: 32", "blocks: [1, 1]\n    width: 4")
     (tmp_path / "frozen.yaml").write_text(small)
     suite = load_suite(tmp_path / "frozen.yaml")

@@ -124,7 +124,7 @@ from pathlib import Path
 from typing import Any
 from indm.diffusion.model import build_model
 from indm.bench.suite.load import load_suite
-from indm.bench.build.spec import model_spec
+from indm.bench.models.spec import model_spec
 suite = load_suite(Path(f"params/{sys.argv[1]}.yaml"))
 model = build_model(model_spec(suite, sys.argv[2], [1, 8, 8]))
 print(*(type(part).__name__ for part in (model.sde, model.noise.network, model.flow)))

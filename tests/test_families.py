@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from indm.bench.build.spec import build_trainer, model_spec
+from indm.bench.models.spec import build_trainer, model_spec
 from indm.bench.suite import rules
 from indm.bench.suite.load import load_suite
 from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model

@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from indm.bench.build.spec import model_spec
 from indm.bench.cli import main
+from indm.bench.models.spec import model_spec
 from indm.bench.stages import import_checkpoint
 from indm.bench.suite.load import load_suite
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from indm.bench.build.spec import model_spec
+from indm.bench.models.spec import model_spec
 from indm.bench.suite.load import load_suite
 from indm.data.levels import bits_per_dim, dequantise
 from indm.diffusion.decoder import alpha_at_eps

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from indm.bench.build.spec import build_trainer, model_spec
+from indm.bench.models.spec import build_trainer, model_spec
 from indm.bench.suite.expand import suite_files
 from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import Suite

@@ -32,10 +32,10 @@ from docs.answers import (
     with_means,
 )
 from docs.forecast import CLAIM, OBJECTIVE, PAIRS, forecast, with_forecast
-from indm.bench.build.spec import model_spec
 from indm.bench.cli import main
 from indm.bench.kept import publish as module
 from indm.bench.kept.page import replace_block, verdicts
+from indm.bench.models.spec import model_spec
 from indm.bench.pipeline.input_check import InputCheck
 from indm.bench.pipeline.jobs import Job
 from indm.bench.pipeline.stages import STAGES

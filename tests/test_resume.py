@@ -313,7 +313,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_state(
 
 def test_divergence_before_anything_was_saved_says_so(layout: Layout, scratch: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("indm.bench.build.begin.step_flops", lambda *_, **__: 0)
+        patch.setattr("indm.bench.models.begin.step_flops", lambda *_, **__: 0)
         patch.setattr("indm.training.losses.nelbo", lambda *arguments: math.nan * nelbo(*arguments))
         with pytest.raises(DivergenceError, match="no state"):
             run(train, SUITE, layout, RUN)

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from indm import registry
-from indm.bench.build.spec import model_spec
+from indm.bench.models.spec import model_spec
 from indm.bench.suite.load import load_suite
 from indm.diffusion.generate import CountedNoise, draw_batch, draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion

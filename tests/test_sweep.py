@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from indm.arrays import read_array
-from indm.bench.build.spec import model_spec
+from indm.bench.models.spec import model_spec
 from indm.bench.stages import fid as fid_stage
 from indm.bench.stages import prepare, protocol, reference, sample, sweep
 from indm.bench.suite.load import load_suite

@@ -13,10 +13,10 @@ from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from indm.bench.build import controls
-from indm.bench.build.begin import begin_training, step_flops
-from indm.bench.build.controls import check_controls
-from indm.bench.build.spec import build_trainer
+from indm.bench.models import controls
+from indm.bench.models.begin import begin_training, step_flops
+from indm.bench.models.controls import check_controls
+from indm.bench.models.spec import build_trainer
 from indm.bench.suite.expand import suite_files
 from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import Suite

@@ -185,8 +185,8 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
     Checks the claims, published numbers and registrations in its folder too, counts the FLOPs and parameters of controls,
     and builds models of parts that do not come with this package.
     """
-    from indm.bench.build.buildable import check_models
-    from indm.bench.build.controls import check_controls
+    from indm.bench.models.buildable import check_models
+    from indm.bench.models.controls import check_controls
     from indm.bench.suite.load import load_params
     from indm.bench.suite.registrations import changed_seeds
     from indm.report.registrations import load_registrations

@@ -6,8 +6,8 @@ A commit cannot contain its own hash, so the entry is committed afterwards.
 import subprocess
 from pathlib import Path
 
-from indm.bench.build.buildable import check_models
-from indm.bench.build.controls import check_controls
+from indm.bench.models.buildable import check_models
+from indm.bench.models.controls import check_controls
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.expand import expand_suite
 from indm.bench.suite.load import claims_sha256, load_suite, suite_sha256

@@ -227,7 +227,7 @@ def _of_estimate(
 
 
 def _accumulate(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add a product to a total, by an operation that is counted as ``addmm_`` is not (:mod:`indm.bench.build.begin`)."""
+    """Add a product to a total, by an operation that is counted as ``addmm_`` is not (:mod:`indm.bench.models.begin`)."""
     torch.addmm(total, left, right, out=total)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from indm.bench.build.spec import model_spec
+from indm.bench.models.spec import model_spec
 from indm.released.checkpoint import averaged_state, check_moment, read_checkpoint
 from indm.released.flow import import_flow
 from indm.released.importing import check_fit, check_weights, named

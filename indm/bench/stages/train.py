@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from indm.arrays import read_array
-from indm.bench.build.begin import PHASES, Training, begin_training
+from indm.bench.models.begin import PHASES, Training, begin_training
 from indm.errors import ParamsError
 from indm.process import precision_used, set_up, sigterm_noted, started_processes
 from indm.progress import bar, say

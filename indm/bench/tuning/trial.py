@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from indm.bench.build.begin import begin_training
+from indm.bench.models.begin import begin_training
 from indm.bench.trials import with_trial
 from indm.diffusion.evaluation import Evaluation, bounds
 from indm.diffusion.generate import draw_levels, prior_mean

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indm.bench.suite.variants import cells
+from indm.bench.trials import with_trial
 from indm.errors import ParamsError
 from indm.process import set_environment
 from indm.registry import DATASETS
-from indm.bench.suite.variants import cells
-from indm.bench.trials import with_trial
 from indm.variants import SAME_COMPUTE, SAME_PARAMETERS
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _flops(suite: "Suite", name: str) -> float:
     set_environment(suite.threads)
     import torch
 
-    from indm.bench.build.begin import begin_training
+    from indm.bench.models.begin import begin_training
 
     train, dataset = suite.train_params(name), DATASETS[suite.runs[name].dataset]
     batch = _small_batch(train)
@@ -96,8 +96,8 @@ def _count(suite: "Suite", name: str, score: dict[str, int]) -> int:
     """Count the parameters of a run's networks, which are built without memory, with other keys of the score network."""
     import torch
 
+    from indm.bench.models.spec import model_spec
     from indm.diffusion.model import build_model
-    from indm.bench.build.spec import model_spec
 
     changed = suite.train_params(name).score.model_dump() | score
     suite = with_trial(suite, name, 0, {"score": changed})

@@ -14,7 +14,14 @@ from indm.training.trainer import Optimisation, Trainer
 
 if TYPE_CHECKING:
     from indm.bench.suite.schema.suite import Suite
-    from indm.bench.suite.schema.train import FlowParams, LatentParams, ScoreParams, TrainedVPParams, TrainParams, VEParams
+    from indm.bench.suite.schema.train import (
+        FlowParams,
+        LatentParams,
+        ScoreParams,
+        TrainedVPParams,
+        TrainParams,
+        VEParams,
+    )
 
 
 STANDARD = (0.0, 1.0)

@@ -13,13 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from indm.bench.models.spec import STANDARD, build_plan, build_trainer
 from indm.data.levels import dequantise, moments
 from indm.flows.block import ResidualBlock
 from indm.seeding import derive_seed
 from indm.training.batches import Batch, step_batch
 from indm.training.distributed import sum_over_processes
 from indm.training.loop import Plan, train
-from indm.bench.build.spec import STANDARD, build_plan, build_trainer
 from indm.training.trainer import Trainer
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indm.bench.suite.variants import cells
 from indm.errors import ParamsError
+from indm.fields import IDENTITY
 from indm.process import set_environment
 from indm.registry import DATASETS
-from indm.fields import IDENTITY
-from indm.bench.suite.variants import cells
 
 if TYPE_CHECKING:
     from indm.bench.suite.schema.suite import Suite
@@ -59,8 +59,8 @@ def _failure(suite: "Suite", name: str) -> str:
     set_environment(suite.threads)
     import torch
 
+    from indm.bench.models.spec import model_spec
     from indm.diffusion.model import build_model
-    from indm.bench.build.spec import model_spec
 
     spec = model_spec(suite, name, list(DATASETS[suite.runs[name].dataset].shape))
     found = ""

@@ -1,0 +1,1 @@
+"""From a suite's settings to models and trainings."""
