@@ -205,7 +205,10 @@ def test_errors_have_a_panel_for_each_density_and_a_line_for_each_model_over_the
     for axis in figure.axes[:2]:
         lines = [line for line in axis.lines if len(np.asarray(line.get_xdata())) == 2]
         assert len(lines) == 3
-        assert all(np.asarray(line.get_xdata()).tolist() == [1e9, 4e9] for line in lines)
+        # In 10^9 FLOPs, beside each other, so that no marker hides another.
+        places = np.sort(np.array([np.asarray(line.get_xdata()) for line in lines]), axis=0)
+        assert places == pytest.approx(np.array([[1, 4]] * 3), rel=0.02)
+        assert (np.diff(places, axis=0) > 0).all()
 
 
 def test_the_ablation_shades_differences_below_the_smallest_effect() -> None:
@@ -315,6 +318,7 @@ def test_every_figure_names_its_error_bars_in_words(drawn: dict[str, bytes]) -> 
     on_logarithm = "Means and intervals are those of log FID, exponentiated."
     assert named.pop("discretization") == f"{bars} {on_logarithm}\n{shaded}"
     assert named.pop("error-compute").startswith(bars)
+    assert named.pop("learning-curve-flops").startswith(bars)
     assert set(named.values()) == {bars}
     assert description(toy2d_figure(toy2d_arrays())).startswith("One model each, of the first seed: no error bars.")
 
