@@ -39,7 +39,14 @@ from indm.bench.pipeline.jobs import (
     manifest,
     no_such_job,
 )
-from indm.bench.pipeline.stages import OPTIONS, SECTIONS, SHARD, SHOWN, STAGES, shard_file
+from indm.bench.pipeline.stages import (
+    OPTIONS,
+    SECTIONS,
+    SHARD,
+    SHOWN,
+    STAGES,
+    shard_file,
+)
 from indm.bench.pipeline.track import remember_start
 from indm.shipped import DEFAULT_SUITE
 from indm.bench.suite.expand import suite_files

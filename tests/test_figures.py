@@ -206,9 +206,9 @@ def test_errors_have_a_panel_for_each_density_and_a_line_for_each_model_over_the
         lines = [line for line in axis.lines if len(np.asarray(line.get_xdata())) == 2]
         assert len(lines) == 3
         # In 10^9 FLOPs, beside each other, so that no marker hides another.
-        places = np.sort(np.array([np.asarray(line.get_xdata()) for line in lines]), axis=0)
-        assert places == pytest.approx(np.array([[1, 4]] * 3), rel=0.02)
-        assert (np.diff(places, axis=0) > 0).all()
+        drawn = np.sort(np.array([np.asarray(line.get_xdata()) for line in lines]), axis=0)
+        assert drawn == pytest.approx(np.array([[1, 4]] * 3), rel=0.02)
+        assert (np.diff(drawn, axis=0) > 0).all()
 
 
 def test_the_ablation_shades_differences_below_the_smallest_effect() -> None:
