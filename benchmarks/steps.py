@@ -1,10 +1,11 @@
-"""Time training steps of two checkouts and of several shares of the log-determinant, in turn, one thread each.
+"""Time training steps in turn, one thread each: of two checkouts and several shares of the log-determinant, or of a suite's models.
 
     python -m benchmarks.steps [--before CHECKOUT] [--rounds N] [--shares SHARE ...] [SIZE ...]
+    python -m benchmarks.steps --suite SUITE [--rounds N]
 
 Prints a table: for each step its operations, the median of its processor time, and its ratio to the first row in the same
-round: median, smallest and largest. The first row is INDM, by the checkout ``--before`` if there is one. Each step has a process
-of its own, and processes take turns, so that another load of the machine meets all of them.
+round: median, smallest and largest. The first row is INDM, by the checkout ``--before`` if there is one, or the suite's first
+model. Each step has a process of its own, and processes take turns, so that another load of the machine meets all of them.
 """
 
 import argparse
@@ -53,11 +54,21 @@ SIZES = {
 
 
 class Step(NamedTuple):
-    """A step to time: its name, the checkout that takes it, the run and the share of the log-determinant."""
+    """A step to time.
+
+    Arguments:
+        name: what the table calls it.
+        checkout: takes the step.
+        suite, run: whose model takes it.
+        batch: number of images.
+        share: of the log-determinant.
+    """
 
     name: str
     checkout: Path
+    suite: str
     run: str
+    batch: int
     share: float
 
 
@@ -93,8 +104,11 @@ def serve(suite: str, run: str, batch: int, share: float) -> None:
     loaded = suites.load_suite(Path(f"params/{suite}.yaml"))
     dataset, settings = DATASETS[loaded.runs[run].dataset], with_trial(loaded, run, 0, changes)
     torch.manual_seed(0)
-    trainer = build_trainer(settings, run, list(dataset.shape), torch.device("cpu"))
     images = torch.randint(dataset.levels, (IMAGES, *dataset.shape), dtype=torch.uint8)
+    # A fixed map cannot take a step before it is fitted; checkouts before these maps have no argument for it.
+    fixed = getattr(settings.train_params(run).latent, "fixed", None)
+    fitted = {"batches": lambda: [images / (dataset.levels - 1) * 2 - 1]} if fixed else {}
+    trainer = build_trainer(settings, run, list(dataset.shape), torch.device("cpu"), **fitted)
     options: dict[str, Any] = {} if share == 1 else {"log_det_share": share}
     print(begin.step_flops(trainer, draw(images, dataset.levels, batch, ("bench",), 0, **options)), flush=True)
     for step, _ in enumerate(sys.stdin):
@@ -105,9 +119,9 @@ def serve(suite: str, run: str, batch: int, share: float) -> None:
 
 
 @contextlib.contextmanager
-def started(size: Size, step: Step) -> Iterator["subprocess.Popen[str]"]:
+def started(step: Step) -> Iterator["subprocess.Popen[str]"]:
     """Start the process that takes a step."""
-    settings = json.dumps([size.suite, step.run, size.batch, step.share])
+    settings = json.dumps([step.suite, step.run, step.batch, step.share])
     environment = os.environ | {"PYTHONPATH": str(step.checkout), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(Path(__file__).resolve()), "--serve", settings]
     with subprocess.Popen(
@@ -130,25 +144,41 @@ def ask(process: "subprocess.Popen[str]") -> float:
     return answer(process)
 
 
-def steps(size: Size, before: Path | None, shares: list[float]) -> list[Step]:
-    """List the steps of a table."""
-    earlier = [Step("INDM before", before, size.indm, 1.0)] if before else []
-    now = [Step(f"INDM, share {share:g}", REPOSITORY, size.indm, share) for share in shares]
-    ddpmpp = [Step("DDPM++ before", before, size.ddpmpp, 1.0)] if before else []
-    return [*earlier, *now, *ddpmpp, Step("DDPM++", REPOSITORY, size.ddpmpp, 1.0)]
+def steps_of_size(size: Size, before: Path | None, shares: list[float]) -> list[Step]:
+    """List INDM's and DDPM++'s step by both checkouts."""
+
+    def step(name: str, checkout: Path, run: str, share: float = 1.0) -> Step:
+        return Step(name, checkout, size.suite, run, size.batch, share)
+
+    earlier = [step("INDM before", before, size.indm)] if before else []
+    now = [step(f"INDM, share {share:g}", REPOSITORY, size.indm, share) for share in shares]
+    ddpmpp = [step("DDPM++ before", before, size.ddpmpp)] if before else []
+    return [*earlier, *now, *ddpmpp, step("DDPM++", REPOSITORY, size.ddpmpp)]
 
 
-def measure(name: str, before: Path | None, shares: list[float], rounds: int) -> Iterator[str]:
-    """Time the steps of a size, and yield the rows of the table."""
-    size, taken = SIZES[name], steps(SIZES[name], before, shares)
+def steps_of_suite(name: str) -> list[Step]:
+    """List a step of each model of a suite, by its first seed, batch and share."""
+    from indm.bench.suite.load import load_suite
+
+    suite = load_suite(Path(f"params/{name}.yaml"))
+    first = {run.cell: run_name for run_name, run in reversed(suite.runs.items())}
+    steps = []
+    for cell in dict.fromkeys(run.cell for run in suite.runs.values()):
+        train = suite.train_params(first[cell])
+        steps.append(Step(cell, REPOSITORY, name, first[cell], train.batch_size, train.log_det_share))
+    return steps
+
+
+def measure(name: str, taken: list[Step], rounds: int) -> Iterator[str]:
+    """Time steps in turn, and yield the rows of the table."""
     with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(started(size, step)) for step in taken]
+        processes = [stack.enter_context(started(step)) for step in taken]
         flops = [answer(process) for process in processes]
         rows = [[ask(process) for process in processes] for _ in range(WARM_UP + rounds)][WARM_UP:]
     for index, step in enumerate(taken):
         ratios = [row[index] / row[0] for row in rows]
         seconds = statistics.median(row[index] for row in rows)
-        cells = [name, str(size.batch), step.name, f"{flops[index] / 1e9:.3g}", f"{flops[index] / flops[0]:.3f}"]
+        cells = [name, str(step.batch), step.name, f"{flops[index] / 1e9:.4g}", f"{flops[index] / flops[0]:.3f}"]
         cells += [
             f"{1000 * seconds:.1f}",
             f"{statistics.median(ratios):.3f}",
@@ -166,6 +196,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another checkout of this code")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.125])
+    parser.add_argument("--suite", help="time a step of each model of this suite instead of sizes")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -173,8 +204,13 @@ def main() -> None:
         return
     columns = ["size", "batch", "step", "GFLOP", "ratio", "ms", "ratio, median", "smallest to largest"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-    for name in arguments.sizes or SIZES:
-        for row in measure(name, arguments.before and arguments.before.resolve(), arguments.shares, arguments.rounds):
+    if arguments.suite:
+        tables = {arguments.suite: steps_of_suite(arguments.suite)}
+    else:
+        before = arguments.before and arguments.before.resolve()
+        tables = {name: steps_of_size(SIZES[name], before, arguments.shares) for name in arguments.sizes or SIZES}
+    for name, taken in tables.items():
+        for row in measure(name, taken, arguments.rounds):
             print(row, flush=True)
 
 
