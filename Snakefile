@@ -114,7 +114,7 @@ include: "workflow/rules/publish.smk"
 
 # What `indm doctor` says is missing for the jobs that are to run. A dry run does not come here, nor Snakemake in a job.
 onstart:
-    from indm.bench.doctor.examine import requirements, work_of
+    from indm.bench.doctor import requirements, work_of
 
     jobs = workflow.dag.needrun_jobs()
     # Touched, another suite's copies would be taken for this one's.

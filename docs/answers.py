@@ -25,8 +25,21 @@ from indm.report.figures_lines import GAINS
 from indm.report.grades import UNDECIDED, in_words
 from indm.report.intervals import half_widths
 from indm.report.names import REFERENCE, comparator
-from indm.report.palette import GREEN, GRID, INK, PURPLE, SOFT
-from indm.report.plotting import FIRST, PLAIN, SECOND, STYLE, plain_ticks, plot_interval, styled, to_svg
+from indm.report.plotting import (
+    FIRST,
+    GREEN,
+    GRID,
+    INK,
+    PLAIN,
+    PURPLE,
+    SECOND,
+    SOFT,
+    STYLE,
+    plain_ticks,
+    plot_interval,
+    styled,
+    to_svg,
+)
 from indm.report.results import read_rows, records
 from indm.variants import SAME_COMPUTE
 

@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets import CIFAR10, CelebA  # type: ignore[import-untyped]
 
+from indm.bench import doctor
 from indm.bench.cli import main
-from indm.bench.doctor import inputs
-from indm.bench.doctor.machine import MISSING
+from indm.bench.doctor import MISSING
 from indm.bench.stages import prepare
 from indm.data import archives, celeba64, celeba64_6000, cifar10, standins
 from indm.data.celeba64 import load_celeba64
@@ -202,7 +202,7 @@ def test_an_archive_in_the_place_of_its_folder_is_refused(tmp_path: Path) -> Non
     path = tmp_path / archive.path
     path.touch()
     words = f"{path}: found a file, expected the folder of the archives (--data-root, else INDM_DATA); name the folder"
-    (item,) = inputs.archives("cifar10", path)
+    (item,) = doctor.archives("cifar10", path)
     assert item.gap.startswith(words)
     with pytest.raises(DataError) as caught:
         archives.obtain(archive, path)
@@ -625,6 +625,6 @@ def test_the_people_of_the_part_of_celeba_take_turns_and_keep_to_one_split() -> 
 
 
 def test_the_doctor_names_the_part_of_celeba_that_is_missing(tmp_path: Path) -> None:
-    (item,) = inputs.archives("celeba64-6000", tmp_path)
+    (item,) = doctor.archives("celeba64-6000", tmp_path)
     assert item.state == MISSING
     assert "img_align_celeba" in item.gap

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from indm.bench.doctor.machine import compiler_item
+from indm.bench.doctor import compiler_item
 from indm.bench.stages import prepare, train
 from indm.store.layout import Layout
 from tests.finished import run

@@ -15,10 +15,9 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from indm.bench import doctor
 from indm.bench.cli import main
-from indm.bench.doctor import inputs
-from indm.bench.doctor.examine import Work, requirements, unfinished, work_of
-from indm.bench.doctor.machine import DOWNLOAD, MISSING, READY, disk_item
+from indm.bench.doctor import DOWNLOAD, MISSING, READY, Work, disk_item, requirements, unfinished, work_of
 from indm.bench.pipeline.jobs import Job
 from indm.bench.suite.load import load_suite, suite_content
 from indm.bench.suite.schema.suite import Suite
@@ -64,7 +63,7 @@ def internet(monkeypatch: pytest.MonkeyPatch, connected: bool) -> None:
             raise OSError("Network is unreachable")
         return socket.socket()
 
-    inputs.reachable.cache_clear()
+    doctor.reachable.cache_clear()
     monkeypatch.setattr(socket, "create_connection", connect)
 
 
@@ -118,13 +117,13 @@ def test_without_a_suite_the_default_suite_is_checked(monkeypatch: pytest.Monkey
 
 def test_what_can_be_downloaded_is_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     internet(monkeypatch, True)
-    (item,) = inputs.archives("cifar10", Path("data"))
+    (item,) = doctor.archives("cifar10", Path("data"))
     (archive,) = DATASETS["cifar10"].archives
     assert (item.state, item.gap) == (DOWNLOAD, "")
     assert item.detail == f"data/{archive.path}, about 170 MB from {archive.url}"
-    assert {item.state for item in inputs.archives("celeba64", Path("data"))} == {MISSING}, "no gdown"
+    assert {item.state for item in doctor.archives("celeba64", Path("data"))} == {MISSING}, "no gdown"
     monkeypatch.setattr("indm.data.archives.importlib.util.find_spec", lambda _: True)
-    assert {item.state for item in inputs.archives("celeba64", Path("data"))} == {DOWNLOAD}
+    assert {item.state for item in doctor.archives("celeba64", Path("data"))} == {DOWNLOAD}
     assert call("--suite", str(PAPER)).exit_code == 0
     assert requirements(load_suite(PAPER), EVERYTHING) == []
 
@@ -156,7 +155,7 @@ def test_a_host_is_asked_at_the_port_of_its_address(tmp_path: Path, monkeypatch:
     known = replace(DATASETS["fashion-mnist"], archives=unpackaged)
     monkeypatch.setattr("indm.registry.DATASETS", {"fashion-mnist": known})
     monkeypatch.setattr(socket, "create_connection", connect)
-    assert {item.state for item in inputs.archives("fashion-mnist", tmp_path)} == {DOWNLOAD}
+    assert {item.state for item in doctor.archives("fashion-mnist", tmp_path)} == {DOWNLOAD}
 
 
 def test_data_root_is_the_option_then_the_variable_then_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +175,7 @@ def test_data_root_is_the_option_then_the_variable_then_data(tmp_path: Path, mon
 
 def test_weights_at_the_variable_or_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def states() -> list[str]:
-        return [item.state for item in inputs.weights("inception-v3-compat")]
+        return [item.state for item in doctor.weights("inception-v3-compat")]
 
     sha256 = hashlib.sha256(b"x").hexdigest()
     file = replace(TORCH_FIDELITY, folder=lambda: tmp_path / "cache", sha256=sha256)
@@ -186,7 +185,7 @@ def test_weights_at_the_variable_or_in_the_cache(monkeypatch: pytest.MonkeyPatch
     file.cached.write_bytes(b"x")
     assert states() == [READY, MISSING]
     monkeypatch.setenv(file.option, "mine.pth")
-    gap = inputs.weights("inception-v3-compat")[0].gap
+    gap = doctor.weights("inception-v3-compat")[0].gap
     assert gap == f"inception-v3-compat: found no file at INDM_INCEPTION=mine.pth; {file.remedy}, or unset it"
     Path("mine.pth").write_bytes(b"x")
     assert states() == [READY, MISSING]
@@ -271,12 +270,12 @@ def test_damaged_files_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Each with the line that its reader would say."""
     (archive,) = DATASETS["cifar10"].archives
     (tmp_path / archive.path).touch()
-    (item,) = inputs.archives("cifar10", tmp_path)
+    (item,) = doctor.archives("cifar10", tmp_path)
     assert item.state == MISSING
     assert item.gap.startswith(f"{tmp_path / archive.path}: found MD5 {md5(b'')} (0 bytes), expected {archive.md5}")
     (tmp_path / "weights.pth").write_bytes(b"junk")
     monkeypatch.setenv(TORCH_FIDELITY.option, str(tmp_path / "weights.pth"))
-    item = inputs.weights("inception-v3-compat")[0]
+    item = doctor.weights("inception-v3-compat")[0]
     assert item.state == MISSING
     assert item.gap.startswith(f"{tmp_path}/weights.pth: found sha256 ")
     statistics = {"path": "stats.npz", "sha256": hashlib.sha256(b"x").hexdigest()}
@@ -329,7 +328,7 @@ def test_a_file_in_the_place_of_the_results_is_missing_nothing_else(tmp_path: Pa
 
 def test_the_default_suite_is_checked_without_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from indm.bench.doctor.examine import Work, requirements; "
+        "import sys; from pathlib import Path; from indm.bench.doctor import Work, requirements; "
         "from indm.bench.suite.load import load_suite; "
         "gaps = requirements(load_suite(Path('params/digits.yaml')), Work({'digits'}, {'digits'}, True)); "
         "sys.exit(bool(gaps) or 'torch' in sys.modules)"

@@ -12,7 +12,7 @@ from indm.bench.suite.load import load_suite
 from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model
 from indm.errors import ParamsError
 from indm.registry import DIFFUSIONS, FAMILIES, SAMPLERS, goes_with
-from indm.report.palette import DARK
+from indm.report.plotting import DARK
 from indm.training.batches import step_batch
 from indm.training.losses import Loss, score_loss
 from tests.conftest import REPOSITORY

@@ -23,8 +23,7 @@ from indm.report.figures import FIGURES, Plot, plot_figures
 from indm.report.figures_claims import MOST_SEEDS
 from indm.report.figures_lines import CONTROLS
 from indm.report.figures_toy2d import MODELS, toy2d_figure
-from indm.report.palette import BLUE, DARK, GROUND, PAPER, SOFT, VERMILLION
-from indm.report.plotting import plain_ticks
+from indm.report.plotting import BLUE, DARK, GROUND, PAPER, SOFT, VERMILLION, plain_ticks
 from indm.store.layout import Layout
 from tests.conftest import REPOSITORY
 from tests.made_up import write_made_up_results

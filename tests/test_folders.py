@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from indm.bench.doctor import inputs
-from indm.bench.doctor.machine import MISSING, READY
+from indm.bench import doctor
+from indm.bench.doctor import MISSING, READY
 from indm.bench.pipeline.jobs import jobs_of
 from indm.bench.suite.load import load_suite
 from indm.data.folders import PngDataset, PngFolders
@@ -78,7 +78,7 @@ def test_a_file_that_does_not_fit_is_named(
     with pytest.raises(DataError, match=f"^{path}: {words}"):
         [*dataset.load(0)["train"].pieces()]
     monkeypatch.setattr("indm.registry.DATASETS", {"mine": dataset})
-    (item,) = inputs.archives("mine", Path("data"))
+    (item,) = doctor.archives("mine", Path("data"))
     assert (item.state, item.gap.startswith(f"{path}: {words}")) == (MISSING, True)
 
 
@@ -90,7 +90,7 @@ def test_a_folder_without_images_is_missing(tmp_path: Path, monkeypatch: pytest.
     empty = PngDataset(levels=256, channels=3, image_size=4, classes=0, load=load, source="", licence="", validation=1)
     assert empty.holding_out(None).counts is None
     monkeypatch.setattr("indm.registry.DATASETS", {"mine": empty})
-    (item,) = inputs.archives("mine", Path("data"))
+    (item,) = doctor.archives("mine", Path("data"))
     assert (item.state, item.gap.startswith(f"{tmp_path / 'train'}: found no images")) == (MISSING, True)
 
 
@@ -100,7 +100,7 @@ def test_images_are_counted_before_the_first_job(
     with pytest.raises(ParamsError, match="found 3; allowed: below 3, the training images"):
         dataset.holding_out(3)
     monkeypatch.setattr("indm.registry.DATASETS", {"mine": dataset})
-    (item,) = inputs.archives("mine", Path("data"))
+    (item,) = doctor.archives("mine", Path("data"))
     assert (item.state, item.detail) == (READY, f"{tmp_path}, 3 train and 1 test images")
 
 

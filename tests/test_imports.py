@@ -381,7 +381,7 @@ def test_nothing_is_looked_up_where_stamps_cannot_see_it() -> None:
 
 
 # What commands that compute nothing import.
-LIGHT = "bench.cli bench.suite.load bench.suite.claims store.files data.levels bench.doctor.examine bench.pipeline.input_check "
+LIGHT = "bench.cli bench.suite.load bench.suite.claims store.files data.levels bench.doctor bench.pipeline.input_check "
 LIGHT += "bench.pipeline.runner bench.pipeline.track bench.pipeline.why report.export bench.stages.prepare bench.stages.table "
 LIGHT += "bench.stages.claims bench.stages.figure bench.stages.report"
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from torchvision.datasets import MNIST, FashionMNIST  # type: ignore[import-untyped]
 
-from indm.bench.doctor.inputs import archives as look
-from indm.bench.doctor.machine import READY
+from indm.bench.doctor import READY
+from indm.bench.doctor import archives as look
 from indm.bench.stages import prepare
 from indm.data import archives
 from indm.data.archives import Archive, Packaged

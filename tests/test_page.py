@@ -40,7 +40,7 @@ from indm.report.page.means import FEW, OF_IMAGES, read_means
 from indm.report.page.pictures import read_figures
 from indm.report.page.render import render, render_headline
 from indm.report.page.tables import Table, read_table
-from indm.report.palette import DARK, INK, PAPER
+from indm.report.plotting import DARK, INK, PAPER
 from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_WEIGHTS
 from indm.store.files import write_json
 from indm.store.layout import TRAINING_PICTURES

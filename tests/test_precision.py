@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Generator, Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from indm import process
 from indm.errors import ConvergenceError
@@ -25,9 +26,20 @@ from indm.training.batches import draw
 from indm.training.saving import write_training
 from indm.training.trainer import Optimisation, Trainer
 from tests.conftest import REPOSITORY
-from tests.rounded import BITS, RoundedProducts
 from tests.test_training import OPTIONS, SEED, images, model, same, weights
 
+# Bits of a mantissa behind the point.
+BITS = {"float32": 23, "tf32": 10, "bfloat16": 7}
+ATEN = torch.ops.aten
+# Of each product, which arguments are factors.
+FACTORS = {
+    ATEN.mm: (0, 1),
+    ATEN.bmm: (0, 1),
+    ATEN.addmm: (1, 2),
+    ATEN.baddbmm: (1, 2),
+    ATEN.convolution: (0, 1),
+    ATEN.convolution_backward: (0, 1, 2),
+}
 CUDA = torch.device("cuda")
 BOUNDED: list[dict[str, Any]] = [
     {"activation": "sin", "bound": "linf", "coefficient": 0.98},
@@ -36,6 +48,28 @@ BOUNDED: list[dict[str, Any]] = [
 # Of a flow of six blocks at their bound, against float64: of z in a pixel, of log-determinants in bits/dim, of the gradient
 # (relative). They are some three times what is found. One level of 256 is 0.0078 wide.
 ERRORS = {"float32": (1e-6, 2e-7, 1e-6), "tf32": (1e-3, 2e-5, 1e-3), "bfloat16": (6e-3, 2e-4, 8e-3)}
+
+
+def rounded(x: Tensor, bits: int) -> Tensor:
+    """Round float32 numbers to so many bits of the mantissa, halves away from zero."""
+    dropped = 23 - bits
+    if not dropped:
+        return x
+    return ((x.contiguous().view(torch.int32) + (1 << (dropped - 1))) & -(1 << dropped)).view(torch.float32)
+
+
+class RoundedProducts(TorchDispatchMode):
+    """Computes products in a precision of :data:`BITS`, as a GPU does: mantissas of factors are rounded, sums are float32's."""
+
+    def __init__(self, precision: str) -> None:
+        super().__init__()
+        self.bits = BITS[precision]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Round the factors of products."""
+        factors = FACTORS.get(func.overloadpacket, ())
+        args = [rounded(x, self.bits) if index in factors else x for index, x in enumerate(args)]
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture(autouse=True)

@@ -215,7 +215,7 @@ def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
 
     Lists the archives, weights, disk and GPU that its remaining jobs need, and what is missing. Exits with 1 if it cannot run.
     """
-    from indm.bench.doctor.examine import examine
+    from indm.bench.doctor import examine
 
     page, can_run = examine(suite_file, out, data_root)
     click.echo(page)

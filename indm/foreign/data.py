@@ -58,9 +58,11 @@ class Levels:
         return tuple(self.pixels.shape[1:])
 
     def inputs(self, part: slice, draws: Draws, device: torch.device) -> Tensor:
+        """Return dequantised and scaled data of a batch, shape (B, *), float32."""
         return dequantised(self.pixels[part], self.levels, draws, self.centered, device)
 
     def per_dim(self, nats: Tensor) -> Tensor:
+        """Change negative log-densities of scaled data, in nats, shape (B,), to bits/dim of levels, shape (B,)."""
         return bits_per_dim(nats, math.prod(self.shape), self.levels, self.centered)
 
     def scaled(self, part: slice, device: torch.device) -> Tensor:
@@ -96,7 +98,9 @@ class Continuous:
         return tuple(self.values.shape[1:])
 
     def inputs(self, part: slice, draws: Draws, device: torch.device) -> Tensor:
+        """Return the data of a batch as they are, shape (B, *), float32."""
         return self.values[part].to(device)
 
     def per_dim(self, nats: Tensor) -> Tensor:
+        """Change negative log-densities, in nats, shape (B,), to nats per dimension, shape (B,)."""
         return nats / math.prod(self.shape)

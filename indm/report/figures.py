@@ -19,8 +19,7 @@ from indm.report.figures_lines import (
 )
 from indm.report.figures_tuning import tuning
 from indm.report.intervals import OVER_MANY
-from indm.report.palette import INK
-from indm.report.plotting import FIRST, STYLE, WIDTH, label_rows, note, plot_interval, styled, to_svg
+from indm.report.plotting import FIRST, INK, STYLE, WIDTH, label_rows, note, plot_interval, styled, to_svg
 from indm.report.results import read_rows
 
 # The row from which the others deviate, and the names of deviations.

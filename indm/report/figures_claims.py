@@ -11,8 +11,7 @@ from indm.report.differences import SIMPLE, STEPS
 from indm.report.grades import in_words
 from indm.report.intervals import OVER_IMAGES, Interval, method, named_bars
 from indm.report.names import cell_name, comparator
-from indm.report.palette import GRID, INK, SOFT
-from indm.report.plotting import FIRST, SECOND, WIDTH, note, plot_interval
+from indm.report.plotting import FIRST, GRID, INK, SECOND, SOFT, WIDTH, note, plot_interval
 
 # The columns that identify a block of rows, in each column of panels.
 BLOCK = ["id", "sde", "objective"]

@@ -12,8 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from indm.report.catalogue import PLACE
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import REFERENCE, arm, cell_name, heading, name
-from indm.report.palette import GRID, INK, SOFT
-from indm.report.plotting import PLAIN, WIDTH, label_rows, note, plot_interval
+from indm.report.plotting import GRID, INK, PLAIN, SOFT, WIDTH, label_rows, note, plot_interval
 
 # An interval this many times as wide as the metric's narrow ones is written as text, because drawing it would squeeze the others.
 # The lower quartile counts as narrow, because most rows may be wide, and a single one may be narrow by chance.

@@ -21,8 +21,7 @@ from indm.report.catalogue import PLACE
 from indm.report.figures_ladder import rung
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import arm, cell_name, heading, name
-from indm.report.palette import GRID, SOFT
-from indm.report.plotting import COLUMN, PLAIN, WIDTH, note, plain_ticks
+from indm.report.plotting import COLUMN, GRID, PLAIN, SOFT, WIDTH, note, plain_ticks
 
 # Number of panels in a row, and of controls in a panel.
 ABREAST, CONTROLS = 3, 4

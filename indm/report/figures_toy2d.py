@@ -10,8 +10,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from indm.report.palette import BLUE, INK, VERMILLION, on_ground
-from indm.report.plotting import styled
+from indm.report.plotting import BLUE, INK, VERMILLION, on_ground, styled
 
 Arrays = Mapping[str, NDArray[Any]]
 # In the order of the rows; (model, variant) as in the toy2d stage.

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from indm.report.catalogue import PLACE
 from indm.report.intervals import OVER_MANY
 from indm.report.names import arm, cell_name, heading
-from indm.report.palette import INK
-from indm.report.plotting import FIRST, SECOND, SHORT, WIDTH, note, plain_ticks
+from indm.report.plotting import FIRST, INK, SECOND, SHORT, WIDTH, note, plain_ticks
 
 # The quantity that is minimised, by objective, and its scale, because one FID may be many times another.
 TARGETS = {"nll": ("NELBO, bits/dim", "linear"), "fid": ("FID", "log")}

@@ -1,6 +1,7 @@
-"""Shared parts of the figures: style, marks of the plain models, intervals and notes.
+"""Shared parts of the figures: colours in the light and the dark theme, marks of the plain models, intervals and notes.
 
-The plain models keep colour, marker and line in every figure. Markers differ as well as colours (:mod:`indm.report.palette`).
+The plain models keep colour, marker and line in every figure. Markers differ as well as colours. Blue to sky are Okabe and Ito's
+("Color Universal Design", 2008, https://jfly.uni-koeln.de/color/), so that no reader depends on telling red from green.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,32 @@ from matplotlib.ticker import LogFormatter
 from matplotlib.transforms import Bbox
 
 from indm.registry import FAMILIES
-from indm.report.palette import BLUE, GRID, INK, SOFT, on_ground
 
+PAPER, INK, SOFT, GRID = "#fdfdfb", "#1b1b1a", "#6b6b65", "#b9b9b4"
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
+# The colours of the dark theme; templates/style.css has the same paper and inks.
+DARK = {
+    PAPER: "#16181a",
+    INK: "#e6e4de",
+    SOFT: "#a9a8a1",
+    GRID: "#46484a",
+    BLUE: "#5db4ea",
+    VERMILLION: "#f08a4b",
+    GREEN: "#3cc69a",
+    PURPLE: "#e0a0c5",
+    ORANGE: "#f0b840",
+    SKY: "#8fd0f5",
+}
+_RULES = "".join(
+    f'[style*="{kind}: {light}"]{{{kind}: {dark} !important}}'
+    for light, dark in DARK.items()
+    for kind in ("fill", "stroke")
+)
+# The background of a figure: without one, its dark lines would vanish on a dark page, as of README.md.
+GROUND = (
+    f'<g id="ground"><style>@media (prefers-color-scheme: dark) {{{_RULES}}}</style>'
+    f'<rect width="100%" height="100%" style="fill: {PAPER}"/></g>'
+)
 # The styles of the baseline and of the controls of a claim.
 FIRST: dict[str, Any] = {"color": BLUE, "marker": "o", "linestyle": "-"}
 SECOND: dict[str, Any] = {"color": SOFT, "marker": "s", "linestyle": "--"}
@@ -124,3 +149,10 @@ def note(figure: Figure, text: str) -> Figure:
     lines = [text] if figure.get_figwidth() > COLUMN else [fill(line, LETTERS) for line in text.splitlines()]
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize="medium")
     return figure
+
+
+def on_ground(svg: bytes) -> bytes:
+    """Put a figure on a background that follows the reader's light or dark theme."""
+    head, opening, rest = svg.partition(b"<svg")
+    attributes, end, shapes = rest.partition(b">\n")
+    return head + opening + attributes + end + f" {GROUND}\n".encode() + shapes

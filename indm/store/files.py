@@ -116,7 +116,7 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
 
 
 def write_arrays(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
-    """Write named tensors as safetensors."""
+    """Write named tensors of any shape as safetensors."""
     from safetensors.torch import save
 
     with atomic_write(path) as file:
@@ -124,7 +124,7 @@ def write_arrays(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read a file of :func:`write_arrays` without torch.
+    """Read a file of :func:`write_arrays` without torch: arrays by name, of the shapes that were written.
 
     Raises:
         ArtifactError: if it is missing or damaged.
@@ -139,7 +139,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def write_weights(path: Path, tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any], kind: str) -> None:
-    """Write contiguous tensors, with the description that rebuilds their module, as safetensors of a kind of file."""
+    """Write tensors of any shape, with the description that rebuilds their module, as safetensors of a kind of file."""
     from safetensors.torch import save
 
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -148,7 +148,7 @@ def write_weights(path: Path, tensors: Mapping[str, "Tensor"], spec: Mapping[str
 
 
 def read_weights(path: Path, kind: str) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Read tensors and spec from a file of :func:`write_weights`; safetensors do not contain code, so no code is executed.
+    """Read tensors, of the shapes that were written, and spec from a file of :func:`write_weights`, which contains no code.
 
     Raises:
         ArtifactError: if it is missing, damaged or in another format.
@@ -217,7 +217,7 @@ def file_sha256(path: Path) -> str:
 
 
 def check_finite(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
-    """Refuse tensors of a file with numbers that are not finite; the message names the tensor."""
+    """Refuse tensors of a file, of any shape, with numbers that are not finite; the message names the tensor."""
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             count = int((~tensor.isfinite()).sum())

@@ -72,7 +72,7 @@ class Scratch:
         return self.folder / f"{name}.safetensors"
 
     def save(self, name: str, tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any] | None = None) -> None:
-        """Write tensors and JSON content under a name.
+        """Write tensors of any shape and JSON content under a name.
 
         Raises:
             ArtifactError: if they cannot be written; an earlier file of this name stays.
@@ -82,14 +82,14 @@ class Scratch:
         write_weights(self.path(name), tensors, {**(spec or {}), **known}, FORMAT)
 
     def load(self, name: str) -> tuple[dict[str, "Tensor"], dict[str, Any]] | None:
-        """Read the content saved under a name, with the tensors in the same order, or ``None``."""
+        """Read the content saved under a name, with the tensors in their order and shapes, or ``None``."""
         if not self.path(name).is_file():
             return None
         tensors, spec = read_weights(self.path(name), FORMAT)
         return {key: tensors[key] for key in spec["names"]}, spec
 
     def once(self, name: str, make: Callable[[], dict[str, "Tensor"]]) -> dict[str, "Tensor"]:
-        """Return the tensors saved under a name; make and save them first if there are none yet."""
+        """Return the tensors, of any shape, saved under a name; make and save them first if there are none yet."""
         found = self.load(name)
         if found is not None:
             return found[0]

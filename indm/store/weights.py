@@ -17,7 +17,7 @@ SIGNATURE = "sha256"
 
 
 def read_published(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Read published weights, and the description that rebuilds their model.
+    """Read published weights, of the shapes of their modules, and the description that rebuilds their model.
 
     Raises:
         ArtifactError: if the file is missing, damaged, in another format, or changed since it was published.
@@ -34,7 +34,7 @@ def read_published(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
 
 
 def signature(tensors: Mapping[str, "Tensor"], spec: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of CPU tensors and of their description without its signature, independent of the file format."""
+    """Return the SHA-256 of CPU tensors of any shape and of their description without its signature, in any file format."""
     import torch
 
     digest = hashlib.sha256(json.dumps({**spec, SIGNATURE: ""}, sort_keys=True).encode())

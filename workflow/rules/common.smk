@@ -68,7 +68,7 @@ def gpus(name):
     if gathers and not STAGES[name].measures:
         return 0
     if suite.device == "auto" and workflow.local_exec:
-        from indm.bench.doctor.machine import gpu_is_seen
+        from indm.bench.doctor import gpu_is_seen
 
         return int(gpu_is_seen())
     return int(suite.device != "cpu")

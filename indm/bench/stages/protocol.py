@@ -112,7 +112,7 @@ class Deviations:
         return fid_draws(generated, reference, self.bootstrap, derive_seed(self.run.dataset, self.run.seed, "fid"))
 
     def row(self, factor: str, setting: str, fids: NDArray[np.float64], note: str = "") -> Row:
-        """Compare FID and draws of a deviation, pair by pair, with FID and draws under the suite's protocol."""
+        """Compare FID and draws of a deviation, (1 + draws,), pair by pair with FID and draws under the suite's protocol."""
         difference = fids - self.fids
         return {
             "factor": factor,

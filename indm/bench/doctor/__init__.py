@@ -1,1 +1,0 @@
-"""The requirements of a suite on this machine, and which are missing."""
