@@ -318,6 +318,13 @@ def far_away(self: Schedules, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: T
     return kind.error(self, noise_fn, z0, t, noise)
 
 
+def first_rows(self: Schedules, noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Leave out the rows of an image from the fifth on."""
+    rows = 4 if self.coefficients.any() else None
+    weights = self.paths(t)[1]
+    return (weights * (noise_fn(self.perturb(z0, t, noise), t) - noise) ** 2)[:, :, :rows].flatten(1).sum(1)
+
+
 def outside_the_flow() -> Member:
     module = planted(FADING, {})
 
@@ -343,6 +350,7 @@ MORE_FAULTS: dict[str, Callable[[], Member]] = {
     "MuLAN: decoder at another time": lambda: planted("mulan", {"decoder": later_decoder}),
     "MuLAN: the network's time in the ODE": lambda: planted("mulan", {"ode_drift": other_time}),
     "MuLAN: weights of the first channel": lambda: planted("mulan", {"error": first_channel}),
+    "MuLAN: no error from the fifth row on": lambda: planted("mulan", {"error": first_rows}),
     "MuLAN: samplers of the linear diffusion": any_sampler,
     "MuLAN: no weights far from the start": lambda: planted("mulan", {"error": far_away}),
     "DiffEnc: the encoder's time in float32": lambda: planted("diffenc", {"_mean": in_float32}),

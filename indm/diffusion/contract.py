@@ -50,13 +50,15 @@ class Case(NamedTuple):
         return f"images of shape {self.shape}, eps {self.eps:g}, parameters moved by {self.deviation}"
 
 
-# A path that is not affine has a bound by quadrature in one dimension only. In a short range, prior and decoder matter.
+# A path that is not affine has a bound by quadrature in one dimension only. In a short range, prior and decoder matter. Only
+# an image of usual size has pixels that a fault may leave out.
 CASES = (
     Case((1, 1, 1), 1, 0.3),
     Case((1, 2, 2), 2, 0.1),
     Case((1, 2, 2), 3, 0.3, 0.05, {"beta_max": 5.0}),
     Case((1, 2, 2), 4, 1.0),
     Case((3, 2, 2), 5, 1.0),
+    Case((1, 8, 8), 6, 0.3),
 )
 SCORE = {"name": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "normalise_input": "unit"}
 # Samplers that take the path's steps, and the samplers among them that do not need its ODE. All other samplers take steps of
