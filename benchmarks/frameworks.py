@@ -2,8 +2,8 @@
 
     python -m benchmarks.frameworks [diffusers_ddpm edm score_sde flow_matching] [--images 40] [--time-draws 80] [--ode-steps 64]
 
-Trains each network for seconds, and prints a table in Markdown: the user's lines, the numbers of the right description, and what the
-report says first about each mistake. The first row needs the package ``diffusers``.
+Trains each network for seconds, and prints a table in Markdown: the user's lines, the numbers of the right description, and what
+the report says first about each mistake. The first row needs the package ``diffusers``.
 """
 
 import argparse

@@ -20,7 +20,9 @@ SAID = {
     "sign of the velocity": "change the sign of the output",
 }
 NAMES = [
-    pytest.param(name, marks=pytest.mark.skipif(name.startswith("diffusers") and not find_spec("diffusers"), reason=name))
+    pytest.param(
+        name, marks=pytest.mark.skipif(name.startswith("diffusers") and not find_spec("diffusers"), reason=name)
+    )
     for name in MISTAKES
 ]
 IMAGES, DRAWS = 32, 64

@@ -3,7 +3,6 @@
 The loss of each function is the one of its framework; the network inside is this file's, except for diffusers' own.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 

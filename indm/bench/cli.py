@@ -349,7 +349,7 @@ def compare(published: Path, out: Path) -> None:
 )
 @click.option("--kind", type=click.Choice([*KINDS]), default="noise", show_default=True, help="What it estimates.")
 @click.option(
-    "--sde", required=True, metavar="vp|ve|MODULE:NAME", help="The diffusion of its training; one of its own by its name."
+    "--sde", required=True, metavar="DIFFUSION", help="The diffusion of its training: vp, ve, or yours as MODULE:NAME."
 )
 @click.option(
     "--ends",
