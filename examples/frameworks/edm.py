@@ -9,4 +9,4 @@ net = edm_denoiser()  # yours: the "ema" of a pickle, with labels as a third arg
 net.eval()
 sde = build_sde("ve", sigma_min=0.002, sigma_max=80.0)
 
-print(indm.referee(net, sde, images, kind="denoiser", levels=17, eps=0.042))
+print(indm.referee(net, sde, images, kind="denoiser", levels=17))

@@ -14,4 +14,4 @@ def velocity(x: Tensor, tau: Tensor) -> Tensor:  # the referee has noise at 1
     return -model(x, 1 - tau)
 
 
-print(indm.referee(velocity, build_sde("vp"), images, kind="velocity", levels=17, eps=0.0013))
+print(indm.referee(velocity, build_sde("vp"), images, kind="velocity", levels=17))

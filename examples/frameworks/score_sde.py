@@ -15,4 +15,4 @@ def score(x: Tensor, t: Tensor) -> Tensor:  # or get_score_fn(sde, model, train=
     return -model(x, 999 * t) / sde.sigma(t).view(-1, 1, 1, 1)
 
 
-print(indm.referee(score, sde, images, kind="score", levels=17, eps=0.0024))
+print(indm.referee(score, sde, images, kind="score", levels=17))

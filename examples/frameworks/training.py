@@ -91,7 +91,7 @@ def fit(network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], steps: int
     return network
 
 
-def diffusers_unet(steps: int = 400) -> tuple[Any, Any]:
+def diffusers_unet(steps: int = 200) -> tuple[Any, Any]:
     """Train diffusers' ``UNet2DModel`` on the noise of its ``DDPMScheduler``."""
     from diffusers import DDPMScheduler, UNet2DModel
 
@@ -102,7 +102,7 @@ def diffusers_unet(steps: int = 400) -> tuple[Any, Any]:
         in_channels=1,
         out_channels=1,
         layers_per_block=1,
-        block_out_channels=(16, 32),
+        block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=8,
