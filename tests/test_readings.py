@@ -20,7 +20,7 @@ from indm.library import Run
 from indm.registry import DATASETS
 from tests.test_referee import EPS, MEANS, STD, draw, levels_of, mean, network_of, of_mixture
 
-VP, SHORT, VE, EDM = SCHEDULES[0], SCHEDULES[1], SCHEDULES[2], SCHEDULES[5]
+VP, SHORT, VE, EDM, COSINE = SCHEDULES[0], SCHEDULES[1], SCHEDULES[2], SCHEDULES[5], SCHEDULES[6]
 RANGES = {True: "[-1, 1]", False: "[0, 1]"}
 # Kinds that get the time, which depends on the diffusion.
 TIMED = ("noise", "score", "clean", "v")
@@ -78,6 +78,14 @@ def test_another_diffusion_is_named(kind: str, given: SDE, said: SDE) -> None:
     assert found.best == right or (found.best.kind, type(found.best.sde)) == (kind, type(given))
 
 
+@pytest.mark.parametrize("kind", TIMED)
+def test_the_cosine_schedule_is_named_as_it_is_built(kind: str) -> None:
+    found = compared(exact(Reading(kind, COSINE, True)), Reading(kind, VP, True))
+    assert found.is_better
+    assert found.best is not None
+    assert "set the sde to Tabulated(cosine_table(1000))" in found.best.remedy(found.described)
+
+
 def test_the_diffusion_is_no_part_of_networks_that_get_the_noise() -> None:
     for kind in ("denoiser", "velocity"):
         assert not compared(exact(Reading(kind, VP, True)), Reading(kind, VE, True)).is_better
@@ -107,7 +115,7 @@ def judged(run: Run, network: Network, **changes: object) -> str:
 def test_a_trained_network_is_let_through(run: Run) -> None:
     text = judged(run, run.model.noise)
     assert "described wrongly" not in text
-    assert "Readings: none of 103 other" in text
+    assert "Readings: none of 119 other" in text
 
 
 @pytest.mark.parametrize(

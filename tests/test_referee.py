@@ -312,10 +312,14 @@ def test_the_page_has_a_short_example_of_each_kind_and_all_have_the_same_bound(
         if "report" in (names := runpy.run_path(str(tmp_path / name))):
             found[name] = names["report"]
     assert {report.kind for report in found.values()} == set(CONVENTIONS)
+    known = runpy.run_path(str(tmp_path / "known_density.py"))["known"].mean()
+    for key in ("nelbo", "nll"):
+        # Other draws of the dequantisation.
+        assert mean(found["noise_model.py"], key) == pytest.approx(float(known), abs=0.02)
     # Vectors are other data.
     bounds = {name: mean(report, "nelbo") for name, report in found.items() if report.levels is not None}
     assert max(bounds.values()) - min(bounds.values()) < 0.01, bounds
-    assert len(bounds) == len(found) - 1 == len(CONVENTIONS) + 1
+    assert len(bounds) == len(found) - 1 == len(CONVENTIONS) + 2
 
 
 def test_the_command_writes_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,14 +330,15 @@ def test_the_command_writes_its_report(tmp_path: Path, monkeypatch: pytest.Monke
     for number, image in enumerate(digits):
         Image.fromarray(image[0]).save(tmp_path / f"png/{number:02}.png")
     (tmp_path / "somebodys_model.py").write_text(
+        "from indm.diffusion.sde import build_sde\n"
+        "sde = build_sde('ve', sigma_min=0.002, sigma_max=80.0)\n"
         "def network(x, sigma):\n    return x / (1 + sigma[:, None, None, None] ** 2)\n"
     )
     command = [
         "referee",
+        "somebodys_model:network",
         "--images",
         "png",
-        "--network",
-        "somebodys_model:network",
         "--kind",
         "denoiser",
         "--sde",
@@ -350,14 +355,22 @@ def test_the_command_writes_its_report(tmp_path: Path, monkeypatch: pytest.Monke
     found = re.search(r"^\| `nelbo` \| (\S+)", text, flags=re.MULTILINE)
     assert found is not None
     assert float(found[1]) == pytest.approx(mean(report, "nelbo"), abs=0.002)
-    for changes in (["--network", "missing:network"], ["--network", "somebodys_model:net"], ["--ends", "2", "1"]):
-        # Of an option with two values, the command names the option.
-        given = [*command]
-        at = given.index(changes[0])
-        given[at : at + len(changes)] = changes
-        wrong = CliRunner().invoke(main, given)
-        assert wrong.exit_code == 1, wrong.output
-        assert changes[1].partition(":")[0] in wrong.output
+    of_its_own = " ".join(command).replace("--sde ve --ends 0.002 80", "--sde somebodys_model:sde").split()
+    done = CliRunner().invoke(main, of_its_own)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "referee.md").read_text() == text
+    for right, wrong, words in (
+        ("somebodys_model:network", "missing:network", "No module named 'missing', expected MODULE:FUNCTION"),
+        ("somebodys_model:network", "somebodys_model:net", "expected MODULE:FUNCTION"),
+        ("--ends 0.002 80", "--ends 2 1", "ends: found 2 1, expected two positive numbers"),
+        ("--sde ve --ends 0.002 80", "--sde vf", "sde vf: found .*, expected vp, ve, or MODULE:NAME"),
+        ("--sde ve", "--sde somebodys_model:sde", "ends: found 0.002 80 with sde somebodys_model:sde"),
+        ("--sde ve --ends 0.002 80", "--sde somebodys_model:network", "sde: found .*, expected a diffusion"),
+    ):
+        given = " ".join(command).replace(right, wrong).split()
+        refused = CliRunner().invoke(main, given)
+        assert refused.exit_code == 1, refused.output
+        assert re.search(words, refused.output), refused.output
 
 
 def test_samples_are_measured_by_the_protocol_of_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_unusual_arguments_give_the_same_numbers(name: str, plain: Report) -> No
 
 def test_the_command_line_lists_the_kinds() -> None:
     assert [*KINDS] == [*CONVENTIONS]
-    wrong = CliRunner().invoke(main, ["referee", "--images", ".", "--network", "a:b", "--sde", "vp", "--kind", "eps"])
+    wrong = CliRunner().invoke(main, ["referee", "a:b", "--images", ".", "--sde", "vp", "--kind", "eps"])
     assert wrong.exit_code == 2
     assert all(kind in wrong.output for kind in KINDS)
 

@@ -343,18 +343,18 @@ def compare(published: Path, out: Path) -> None:
 
 
 @main.command()
+@click.argument("network", metavar="MODULE:FUNCTION")
 @click.option(
     "--images", type=PLACE, required=True, help="Test images: a folder of PNG files, or an .npy file of levels."
 )
-@click.option(
-    "--network", required=True, metavar="MODULE:FUNCTION", help="The network: a function of an input and a condition."
-)
 @click.option("--kind", type=click.Choice([*KINDS]), default="noise", show_default=True, help="What it estimates.")
-@click.option("--sde", type=click.Choice(["vp", "ve"]), required=True, help="The diffusion of its training.")
+@click.option(
+    "--sde", required=True, metavar="DIFFUSION", help="The diffusion of its training: vp, ve, or yours as MODULE:NAME."
+)
 @click.option(
     "--ends",
     type=(float, float),
-    help="beta_min and beta_max, or sigma_min and sigma_max.  [default: 0.1 20, or 0.01 50]",
+    help="beta_min and beta_max of vp, or sigma_min and sigma_max of ve.  [default: 0.1 20, or 0.01 50]",
 )
 @click.option("--zero-one", is_flag=True, help="Its data were in [0, 1], not in [-1, 1].")
 @click.option("--levels", default=256, show_default=True, help="Levels of a pixel.")
@@ -387,9 +387,11 @@ def referee(
     page: Path,
     **given: Any,
 ) -> None:
-    """Evaluate the likelihood of your network.
+    """Evaluate the likelihood of your network, and check its description.
 
-    Prints NELBO and NLL with their errors and their meaning, and the number that each common mistake would give.
+    The network is a function of an input and a condition, such as my_model:network for the function network in my_model.py. Prints
+    what is wrong with its description, NELBO and NLL with their errors and their meaning, and the number that each common mistake
+    would give.
     """
     from indm.foreign.files import read_images
     from indm.foreign.likelihood import referee as judge

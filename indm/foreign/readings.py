@@ -11,9 +11,18 @@ from indm.diffusion.registered.ve import VE
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import SDE
 from indm.foreign.conventions import CONVENTIONS
+from indm.foreign.tabulated import Tabulated, cosine_table
 
-# Diffusions of published networks: DDPM and score_sde; a shorter one; score_sde on CIFAR-10, CelebA and FFHQ; EDM.
-SCHEDULES: tuple[SDE, ...] = (VP(), VP(beta_max=10.0), VE(), VE(sigma_max=90.0), VE(sigma_max=348.0), VE(0.002, 80.0))
+# Diffusions of published networks: DDPM and score_sde; a shorter one; score_sde on CIFAR-10, CelebA and FFHQ; EDM; Improved DDPM.
+SCHEDULES: tuple[SDE, ...] = (
+    VP(),
+    VP(beta_max=10.0),
+    VE(),
+    VE(sigma_max=90.0),
+    VE(sigma_max=348.0),
+    VE(0.002, 80.0),
+    Tabulated(cosine_table(1000)),
+)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ class Tabulated(VP):
         return 1 / self.steps
 
     def __repr__(self) -> str:
+        if torch.equal(self._b[1:], -torch.log(cosine_table(self.steps))):
+            return f"Tabulated(cosine_table({self.steps}))"
         return f"Tabulated({self.steps} steps, {math.exp(-self._b[1]):.6g} to {math.exp(-self._b[-1]):.3g})"
 
     def __eq__(self, other: object) -> bool:
