@@ -1,6 +1,6 @@
 r"""A residual branch with the Neumann estimate of its log-determinant, and the gradients of both, written out.
 
-``docs/gradient.md`` derives them, in the symbols of this module. Between taking the patches of an image (:math:`U`) and
+``kernels.md`` beside this module derives them, in the symbols of this module. Between taking the patches of an image (:math:`U`) and
 adding patches up to an image (:math:`U^\top`), pixels are columns of a matrix, and each passes separately through six
 places:
 
