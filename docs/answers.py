@@ -1,4 +1,4 @@
-"""The tables and figures of README.md, docs/results and docs/weights.md, made from the published results.
+"""The tables and figures of README.md, docs/results and docs/library.md, made from the published results.
 
 They are this repository's conclusions, not the package's. Figures are narrow, so that they can be read on a phone. Axes have fixed
 places and no artist is clipped, because an SVG names its clip paths by a hash of their edges, whose last bits may differ between
@@ -191,7 +191,7 @@ def _mean(numbers: pd.DataFrame, arm: str, table: str, digits: int) -> str:
 
 def with_weights(page: str, published: Path) -> str:
     """Return the page of weights with a row for each run whose weights are published; see :func:`with_answers`."""
-    return replace_block(page, "weights", weights(published), "docs/weights.md")
+    return replace_block(page, "weights", weights(published), "docs/library.md")
 
 
 def weights(published: Path) -> str:

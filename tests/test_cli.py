@@ -299,15 +299,26 @@ def test_run_calls_snakemake_and_prints_where_the_report_is(tmp_path: Path, monk
     (tmp_path / "Snakefile").touch()
     codes, calls = [0, 1], []
 
-    def run(command: list[str], **_: object) -> SimpleNamespace:
+    def started(command: list[str]) -> SimpleNamespace:
         calls.append(command)
-        return SimpleNamespace(returncode=codes[len(calls) - 1])
+        return SimpleNamespace(wait=lambda: codes[len(calls) - 1])
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "Popen", started)
     done = call("run", "smoke", "--cores", "3")
     assert (done.exit_code, done.output) == (0, f"file://{tmp_path}/reports/smoke/index.html\n")
-    assert calls[0][1:7] == ["-m", "snakemake", "--cores", "3", "--config", "suite=smoke"]
+    assert calls[0][1:] == ["-m", "indm.bench.watching.engine", "--cores", "3", "--config", "suite=smoke"]
     assert call("run").exit_code == 1
+
+
+def test_ctrl_c_waits_for_snakemake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise its lock and unfinished files would be left behind."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Snakefile").touch()
+    wait = Mock(side_effect=[KeyboardInterrupt, 1])
+    monkeypatch.setattr(subprocess, "Popen", lambda _: SimpleNamespace(wait=wait))
+    done = call("run", "smoke")
+    assert (done.exit_code, wait.call_count) == (1, 2)
+    assert "file://" not in done.output
 
 
 @pytest.mark.parametrize("name", ["mine/smoke.yaml", "mine/smoke", "smoke.yaml", "params/smoke"])
@@ -323,11 +334,11 @@ def test_a_suite_elsewhere_does_not_pass_for_the_one_of_its_name(
         shutil.copy(REPOSITORY / "params/smoke.yaml", path)
     started: list[list[str]] = []
 
-    def run(words: list[str], **_: object) -> SimpleNamespace:
+    def start(words: list[str]) -> SimpleNamespace:
         started.append(words)
-        return SimpleNamespace(returncode=0)
+        return SimpleNamespace(wait=lambda: 0)
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "Popen", start)
     done = call(command, "--suite", name)
     assert (done.exit_code, started) == (1, [])
     assert f"{name}: found a file that is no params/<suite>.yaml" in done.output

@@ -1,7 +1,7 @@
 """The pages of docs/extending, and docs/tutorial.md: each is followed to the letter in a copy of the checkout.
 
-A page is a program. A fenced block whose fence names a path becomes that file; ``sh`` is run, and must end well; ``diff``
-is a part of the page's patch, which the page's commands apply; ``text`` is printed by the command before it.
+A page, or a section of it, is a program. A fenced block whose fence names a path becomes that file; ``sh`` is run, and must
+end well; ``diff`` is a part of the program's patch, which its commands apply; ``text`` is printed by the command before it.
 """
 
 import json
@@ -32,17 +32,38 @@ from tests.checkout import REPOSITORY, copy_checkout, run
 pytestmark = pytest.mark.long
 
 PAGES = sorted(path.stem for path in (REPOSITORY / "docs/extending").glob("*.md") if path.stem != "README")
+# By name, the page and the headings of its sections.
+PROGRAMS = {
+    "parts": ("README", "A network, SDE, flow or sampler"),
+    "dataset": ("dataset", "Add a dataset", "A folder of PNG files"),
+    "family": ("family", "Bring your own forward process"),
+    "suite": ("suite", "Add a suite"),
+    "claim": ("suite", "Add a claim"),
+    "metric": ("outputs", "Add a metric"),
+    "table": ("outputs", "Add a table"),
+    "stage": ("outputs", "Add a stage"),
+}
 BLOCK = re.compile(r"^```(?P<kind>\w+)(?: (?P<path>\S+))?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def follow(checkout: Path, name: str) -> None:
-    """Do what a page says, block by block."""
-    page, printed = checkout / name, ""
-    for block in BLOCK.finditer(page.read_text()):
+def sections(page: Path) -> dict[str, str]:
+    """Return the parts of a page, each from a heading of the first or the second level to the next, by their headings."""
+    text = page.read_text()
+    # In blocks, comments look like headings.
+    found = re.finditer(r"^```.*?^```$|^##? ([^\n]+)$", text, flags=re.MULTILINE | re.DOTALL)
+    headings = [heading for heading in found if heading[1]]
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    return {heading[1]: text[heading.end() : end] for heading, end in zip(headings, ends, strict=True)}
+
+
+def follow(checkout: Path, text: str, patch: Path) -> None:
+    """Do what a text says, block by block."""
+    printed = ""
+    for block in BLOCK.finditer(text):
         if block["path"]:
             (checkout / block["path"]).write_text(block["body"])
         elif block["kind"] == "diff":
-            assert block["body"] in (page.parent / f"code/{page.stem}.patch").read_text()
+            assert block["body"] in patch.read_text()
         elif block["kind"] == "sh":
             done = run(checkout, "bash", "-euo", "pipefail", "-c", block["body"])
             assert done.returncode == 0, f"{block['body']}{done.stdout}{done.stderr}"
@@ -197,8 +218,9 @@ def suite_is_a_suite(checkout: Path) -> None:
     assert (checkout / "workflow/dvc/two-seeds/dvc.yaml").is_file()
 
 
-def sampler_is_a_sampler(checkout: Path) -> None:
-    """Readers see its label, and claims can name it."""
+def parts_are_used(checkout: Path) -> None:
+    """The model is built of them, readers see the sampler's label, and claims can name it."""
+    builds("parts", "digits-subvp-indm-nll-s0", "SubVP", "MirrorUNet", "ScaledResidualFlow")(checkout)
     done = run(checkout, "python", "-c", SAMPLER)
     assert done.stdout.split("\n") == ["ODE, midpoint", "True", ""], done.stderr
 
@@ -214,15 +236,12 @@ BEFORE: dict[str, Callable[[Path], None]] = {"claim": make_up_values, "table": m
 AFTER: dict[str, Callable[[Path], None]] = {
     "claim": claim_is_graded,
     "family": family_is_trained,
-    "flow": builds("rescaled", "digits-vp-indm-nll-s0", "VP", "ScoreUNet", "ScaledResidualFlow"),
-    "network": builds("mirrored", "digits-vp-ddpmpp-nll-s0", "VP", "MirrorUNet", "Identity"),
-    "sampler": sampler_is_a_sampler,
-    "sde": builds("sub-vp", "digits-subvp-ddpmpp-nll-s0", "SubVP", "ScoreUNet", "Identity"),
+    "parts": parts_are_used,
     "stage": stage_is_a_stage,
     "suite": suite_is_a_suite,
     "table": table_is_shown,
 }
-# The stages that import the module of the tables, and the stages of other suites whose jobs run again after a page's edit.
+# The stages that import the module of the tables, and the stages of other suites whose jobs run again after a program's edit.
 GATHER = {"claims", "figure", "report", "table"}
 RUN_AGAIN = {
     "metric": {"compute", "fid", "reference", "sweep", *GATHER},
@@ -231,20 +250,23 @@ RUN_AGAIN = {
 }
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_page_does_what_it_says(tmp_path: Path, page: str) -> None:
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_page_does_what_it_says(tmp_path: Path, name: str) -> None:
     checkout = copy_checkout(tmp_path)
     for folder in ("benchmarks", "tests"):
         ignored = shutil.ignore_patterns("__pycache__", "e2e")
         shutil.copytree(REPOSITORY / folder, checkout / folder, ignore=ignored)
-    BEFORE.get(page, lambda _: None)(checkout)
+    BEFORE.get(name, lambda _: None)(checkout)
     code = stamps(checkout)
-    follow(checkout, f"docs/extending/{page}.md")
+    page, *headings = PROGRAMS[name]
+    found = sections(checkout / f"docs/extending/{page}.md")
+    text = "".join(found[heading] for heading in headings)
+    follow(checkout, text, checkout / f"docs/extending/code/{name}.patch")
     for command in (["ruff", "check", "--quiet"], ["ruff", "format", "--check", "--quiet", "--diff"]):
         done = run(checkout, *command)
         assert done.returncode == 0, done.stdout + done.stderr
-    AFTER.get(page, lambda _: None)(checkout)
-    assert {stage for stage, _ in stamps(checkout) ^ code} == RUN_AGAIN.get(page, set())
+    AFTER.get(name, lambda _: None)(checkout)
+    assert {stage for stage, _ in stamps(checkout) ^ code} == RUN_AGAIN.get(name, set())
 
 
 # What makes the tutorial's suite shorter: its decimals are not compared.
@@ -260,16 +282,24 @@ nll: {images: 16, batch_size: 16, time_draws: 5, ode_steps: 4}
 
 
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
-    page = copy_checkout(tmp_path) / "docs/tutorial.md"
+    text = (copy_checkout(tmp_path) / "docs/tutorial.md").read_text()
     for old, new in SHORTER.items():
-        assert page.read_text().count(old) == 1
-        page.write_text(page.read_text().replace(old, new))
-    follow(tmp_path, "docs/tutorial.md")
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    follow(tmp_path, text, tmp_path / "none.patch")
 
 
 def test_every_page_is_in_the_index() -> None:
     index = (REPOSITORY / "docs/extending/README.md").read_text()
-    assert set(re.findall(r"\]\(([\w-]+)\.md\)", index)) == set(PAGES)
+    assert set(re.findall(r"\]\(([\w-]+)\.md[)#]", index)) == set(PAGES)
+
+
+def test_every_block_of_a_page_is_in_a_program() -> None:
+    """Else nothing would follow it."""
+    for page in {page for page, *_ in PROGRAMS.values()}:
+        followed = {heading for other, *headings in PROGRAMS.values() if other == page for heading in headings}
+        found = sections(REPOSITORY / f"docs/extending/{page}.md")
+        assert {heading for heading, text in found.items() if BLOCK.search(text)} == followed, page
 
 
 @pytest.mark.parametrize("patch", sorted(path.name for path in (REPOSITORY / "docs/extending/code").glob("*.patch")))

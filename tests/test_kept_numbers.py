@@ -219,7 +219,7 @@ def test_published_pages_are_not_made_beside_an_edited_archive(
 ) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "workflow"))
     target = copy(IMAGES, RUN)
-    for page in ("README.md", "docs/weights.md", "docs/results/README.md"):
+    for page in ("README.md", "docs/library.md", "docs/results/README.md"):
         shutil.copy(REPOSITORY / page, target.parents[2] / page)
     path = target / f"kept/{RUN}.tar.gz"
     path.write_bytes(pack(unpack(path) | {f"{RUN}/fid.json": b"{}"}))

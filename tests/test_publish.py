@@ -206,7 +206,7 @@ def test_pages_are_not_made_from_tables_that_were_edited(
     monkeypatch.syspath_prepend(str(REPOSITORY / "workflow"))
     folder = tmp_path / "docs/results/digits"
     shutil.copytree(REPOSITORY / "docs/results/digits", folder)
-    for page in ("README.md", "docs/weights.md", "docs/results/README.md"):
+    for page in ("README.md", "docs/library.md", "docs/results/README.md"):
         shutil.copy(REPOSITORY / page, tmp_path / page)
     if name == "SHA256SUMS":
         (folder / name).unlink()

@@ -3,7 +3,7 @@
 - ``params/expanded/<suite>.json``: each suite in full, since DVC does not compute;
 - ``params/evidence.csv``: the main claims of all published suites, which pages of shorter suites show beside their own;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.bench.pipeline.stages.STAGES`;
-- the tables of ``README.md``, ``docs/results`` and ``docs/weights.md`` and README's figures, from ``docs/results/``;
+- the tables of ``README.md``, ``docs/results`` and ``docs/library.md`` and README's figures, from ``docs/results/``;
 - what has changed since the registration of each published suite, on its page, where git has the registered commit;
 - ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
 - ``workflow/dvc/<suite>/dvc.yaml``: the pipeline of another suite, if the file exists or is asked for. Each command of DVC reads
@@ -101,7 +101,7 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
 
 def readme_text(root: Path) -> dict[Path, str]:
     """Return the evidence, README.md and its figures, and the pages of results and weights; empty if no suite is published."""
-    published, readme, weights = root / "docs/results", root / "README.md", root / "docs/weights.md"
+    published, readme, weights = root / "docs/results", root / "README.md", root / "docs/library.md"
     if not published.is_dir():
         return {}
     # Imported here: pandas and Matplotlib are slow to import.

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -157,10 +158,20 @@ def run_suite(suite_file: Path, cores: str) -> None:
     if not Path("Snakefile").is_file():
         raise IndmError("Snakefile: missing; run in a checkout, or in a folder that indm init has made")
     suite = _name_in_params(suite_file)
-    command = [sys.executable, "-m", "snakemake", "--cores", cores, "--config", f"suite={suite}"]
-    if code := subprocess.run([*command, "--quiet", "host", "reason"], check=False).returncode:
+    engine = [sys.executable, "-m", "indm.bench.watching.engine"]
+    if code := _finish(subprocess.Popen([*engine, "--cores", cores, "--config", f"suite={suite}"])):
         sys.exit(code)
     click.echo(f"file://{Path('reports', suite, 'index.html').absolute()}")
+
+
+def _finish(engine: "subprocess.Popen[bytes]") -> int:
+    """Wait for an engine, after Ctrl-C too, which reaches the engine itself: it stops its jobs and removes its lock."""
+    try:
+        return engine.wait()
+    except KeyboardInterrupt:
+        with suppress(KeyboardInterrupt):
+            engine.wait()
+        raise
 
 
 def _name_in_params(suite_file: Path) -> str:

@@ -1,8 +1,7 @@
 r"""A residual branch with the Neumann estimate of its log-determinant, and the gradients of both, written out.
 
-``docs/gradient.md`` derives them, in the symbols of this module. Between taking the patches of an image (:math:`U`) and
-adding patches up to an image (:math:`U^\top`), pixels are columns of a matrix, and each passes separately through six
-places:
+``kernels.md`` beside this module derives them, in its symbols. Between taking the patches of an image (:math:`U`) and adding
+patches up to an image (:math:`U^\top`), pixels are columns of a matrix, and each passes separately through six places:
 
 .. math::
     a_0 = U f_0(x), \quad z_1 = W_1 a_0 + b_1, \quad a_1 = F(z_1), \quad z_2 = W_2 a_1 + b_2, \quad a_2 = F(z_2), \quad
