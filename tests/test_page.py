@@ -28,11 +28,11 @@ from indm.bench.suite.load import load_suite, suite_sha256
 from indm.errors import ArtifactError
 from indm.metrics.weights import TORCH_FIDELITY
 from indm.registry import DATASETS
+from indm.report.answers import OPENINGS, SUBJECT, conclusion, counted, elsewhere, kinds_of, read_answers, tally
 from indm.report.differences import CONTROL
 from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import MEANINGS
 from indm.report.page import contents as page_contents
-from indm.report.page.answers import OPENINGS, SUBJECT, conclusion, counted, elsewhere, kinds_of, read_answers, tally
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import missing, read_records
 from indm.report.page.entries import set_numbers
@@ -545,7 +545,7 @@ def test_a_table_that_is_none_is_refused(results: Path, name: str, text: str) ->
     [
         ({}, r"found the record of another job \({'suite': None,"),
         ({"subject": "another"}, "found the record of another job "),
-        ({"peak_memory_mib": 1.0}, "found no commit, uncommitted_changes, machine, versions"),
+        ({"peak_memory_mib": 1.0}, "found no commit, uncommitted_changes, machine, device, threads, versions, seconds"),
         ({"commit": 1}, "key commit: found 1, expected the name of a commit, or null"),
     ],
 )
@@ -594,16 +594,16 @@ def test_one_seed_and_uncommitted_changes_are_said(results: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "errors", "expected"),
     [
-        (["0.245316", "0.3"], ["0.065", "0.0712"], [("0.245", "0.065"), ("0.300", "0.071")]),
-        (["-0.00812", ""], ["0.0071", ""], [("−0.0081", "0.0071"), ("", "")]),
-        (["1000", "-20"], ["", ""], [("1,000", ""), ("−20", "")]),
-        (["2.5e+12"], [""], [("2.5e+12", "")]),
-        (["312.44"], ["12.3"], [("312", "12")]),
-        (["0.0"], ["0.0"], [("0", "0")]),
+        ([0.245316, 0.3], [0.065, 0.0712], [("0.245", "0.065"), ("0.300", "0.071")]),
+        ([-0.00812, None], [0.0071, None], [("−0.0081", "0.0071"), ("", "")]),
+        ([1000, -20], [None, None], [("1,000", ""), ("−20", "")]),
+        ([2.5e12], [None], [("2.5e+12", "")]),
+        ([312.44], [12.3], [("312", "12")]),
+        ([0.0], [0.0], [("0", "0")]),
     ],
 )
 def test_numbers_of_a_column_are_rounded_alike(
-    values: list[str], errors: list[str], expected: list[tuple[str, str]]
+    values: list[float | None], errors: list[float | None], expected: list[tuple[str, str]]
 ) -> None:
     assert set_numbers(values, errors) == expected
 
@@ -680,9 +680,9 @@ def test_a_phone_shows_the_answer_first_and_its_tables_whole(view: Any) -> None:
     view.set_viewport_size(PHONE)
     low = "item => item.getBoundingClientRect().bottom"
     assert view.locator(".lead").evaluate(low) < PHONE["height"] / 2
-    assert view.locator("#table-means-1").evaluate(low) < 1.5 * PHONE["height"]
+    assert view.locator("#table-means").evaluate(low) < 1.5 * PHONE["height"]
     right = "items => Math.max(...items.map(item => item.getBoundingClientRect().right))"
-    for table in ("means-1", "answers"):
+    for table in ("means", "answers"):
         assert view.locator(f"#table-{table} :is(th, td)").evaluate_all(right) <= PHONE["width"]
     view.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
     lines = "items => Math.max(...items.map(item => new Set([...item.getClientRects()].map(box => box.top)).size))"

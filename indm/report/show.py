@@ -3,16 +3,17 @@
 The files have every column; the lines below a table list what was left out to save width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from indm.report.answers import answers_of, kinds_of
 from indm.report.catalogue import CATALOGUE, FLOORS, SHOWN, View
 from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.grades import in_words
-from indm.report.matrix import kinds_of, matrix
+from indm.report.matrix import short
 from indm.report.names import heading, names, written
 from indm.report.results import records
 from indm.report.verdicts import CHANGED
@@ -94,26 +95,18 @@ def _verdicts(table: pd.DataFrame, suite: str) -> "Iterator[RenderableType]":
     from rich.text import Text
 
     primary = table[table["family"] == "primary"]
-    kinds = kinds_of(primary)
-    for question, rows in groupby(matrix(primary), key=lambda row: f"{row.question} ({row.unit})"):
+    answers = answers_of(primary)
+    kinds = kinds_of(answers)
+    for question, found in groupby(answers, key=lambda it: f"{it.question} ({it.unit})"):
         yield Text(f"\n{question}", style="italic")
         shown = grid(["", *kinds])
-        for row in rows:
-            shown.add_row(row.place, *(_verdict(row.compared.get(kind)) for kind in kinds))
+        for it in found:
+            shown.add_row(it.place, *(short(*it.cells.get(kind, [])) for kind in kinds))
         yield shown
     others = len(table) - len(primary)
     yield Text(
         f"\nA number is the treatment's advantage. Intervals and {others} exploratory rows: indm show {suite} claims"
     )
-
-
-def _verdict(row: Mapping[str, Any] | None) -> str:
-    """Write a verdict with its effect, or with the seeds that have both numbers; ``-`` for what was not run."""
-    if row is None or not row["planned"]:
-        return "-"
-    if pd.isna(row["effect"]):
-        return f"{row['verdict']}, {row['n']} of {row['planned']} seeds"
-    return f"{in_words(row['verdict'], row['smallest_effect'])} {row['effect']:.3f}"
 
 
 def _changes(table: pd.DataFrame) -> "Iterator[Text]":
