@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from indm.report.catalogue import PLACE
+from indm.report.columns import heading
 from indm.report.intervals import STUDENT, half_widths, named_bars
-from indm.report.names import REFERENCE, arm, cell_name, heading, name
+from indm.report.names import REFERENCE, arm, cell_name, name
 from indm.report.palette import GRID, INK, SOFT
 from indm.report.plotting import PLAIN, WIDTH, label_rows, note, plot_interval
 

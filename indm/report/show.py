@@ -11,10 +11,11 @@ import pandas as pd
 
 from indm.report.answers import answers_of, kinds_of
 from indm.report.catalogue import CATALOGUE, FLOORS, SHOWN, View
+from indm.report.columns import HIGHER, described, heading
 from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.grades import in_words
 from indm.report.matrix import short
-from indm.report.names import heading, names, written
+from indm.report.names import names, written
 from indm.report.results import records
 from indm.report.verdicts import CHANGED
 from indm.store.layout import Layout
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BEST = "★"
-LOWER: tuple[str, ...] = ("fid", "fid_infinity", "kid", "clean_fid", "legacy_fid", "nelbo", "nelbo_fixed", "nll")
-LOWER += ("nll_fixed", "target", "nelbo_excess", "nll_excess")
-HIGHER = ("is", "precision", "recall")
 # Rows in place of a model: real images.
 NO_MODELS = (*FLOORS.values(),)
 # Shown unless others are asked for; below them, the matrix of verdicts.
@@ -167,10 +165,10 @@ def _across(group: pd.DataFrame, view: View) -> dict[str, list[GridEntry]]:
 def _marked(group: pd.DataFrame, column: str) -> list[GridEntry]:
     """Write a column, and mark its best number if a direction is better and there are several models."""
     best = None
-    if column in LOWER + HIGHER or column.startswith("energy_"):
+    if better := described(column).better:
         models = group[~group["model"].isin(NO_MODELS)] if group["model"].nunique() > 1 else group.iloc[:0]
         found = models[column].dropna()
-        best = None if len(found) < 2 else found.max() if column in HIGHER else found.min()
+        best = None if len(found) < 2 else found.max() if better == HIGHER else found.min()
     return [
         GridEntry(_number(row, column), row.get("model") not in NO_MODELS and row[column] == best)
         for row in records(group)

@@ -10,14 +10,11 @@ from urllib.parse import quote
 import pandas as pd
 
 from indm.report.catalogue import CATALOGUE
-from indm.report.names import heading
+from indm.report.columns import described, heading
 from indm.report.page.contents import Missing, missing
 from indm.report.page.entries import Entry, column_entries
 from indm.report.results import read_columns
 
-# Columns that are written once, in the caption, if all rows agree.
-SHARED = {"dataset", "sde", "objective", "variant", "seeds", "sampler", "nfe", "num_samples", "images", "extractor"}
-SHARED |= {"split", "machine"}
 FEWEST_ROWS_TO_SHARE = 3
 # What an address may have as it is, and HTML, too.
 SAFE = " /:;=,.()-!*~?@$+[]{}^|"
@@ -67,8 +64,8 @@ def read_table(suite: str, path: Path) -> Table:
     if dropped:
         table = table[table[dropped].notna()].reset_index(drop=True)
     entries = {column: column_entries(column, table) for column in map(str, table) if _is_shown(column, table)}
-    enough = SHARED if len(table) >= FEWEST_ROWS_TO_SHARE else set()
-    shared = {key: entries.pop(key)[0] for key in [*entries] if key in enough and len(set(entries[key])) == 1}
+    alike = [key for key, found in entries.items() if described(key).shared and len(set(found)) == 1]
+    shared = {key: entries.pop(key)[0] for key in alike if len(table) >= FEWEST_ROWS_TO_SHARE}
     headings = [heading(column) for column in entries]
     rows = [list(row) for row in zip(*entries.values(), strict=True)]
     return Table(
