@@ -16,14 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from indm.bench.kept.page import replace_block, verdicts
+from indm.bench.kept.page import replace_block
 from indm.errors import ArtifactError
+from indm.report.answers import answers_of
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.export import LOG_RATIO, ratio
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.figures_lines import GAINS
 from indm.report.grades import UNDECIDED, in_words
 from indm.report.intervals import half_widths
+from indm.report.matrix import InFile, matrix
 from indm.report.names import REFERENCE, comparator
 from indm.report.plotting import (
     FIRST,
@@ -125,7 +127,7 @@ def with_answers(page: str, published: Path) -> str:
             continue
         claims = read_rows(path, columns=("family", "comparison")).query("family == 'primary'")
         graded = claims[claims.groupby(["id", "objective"])["effect"].transform("count") > 0]
-        sections.append(f"### {name}\n\n{verdicts(graded, ('objective',))}")
+        sections.append(f"### {name}\n\n{matrix(answers_of(graded, ('objective',)), InFile())}")
     return replace_block(page, "answers", "\n\n".join(sections), "docs/results/README.md") if sections else page
 
 

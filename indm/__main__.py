@@ -13,6 +13,7 @@ BENCH = [
     "click",
     "dvc",
     "jinja2",
+    "markdown_it",
     "matplotlib",
     "optuna",
     "pooch",

@@ -284,6 +284,8 @@ def made_up_record(generator: np.random.Generator, suite: str, stage: str, subje
         "uncommitted_changes": False,
         "versions": {"python": "3.11", "torch": "2.13"},
         "machine": "made-up, 2 CPUs",
+        "device": "cpu",
+        "threads": 1,
         "seconds": round(float(generator.uniform(1, 90)), 3),
         "peak_memory_mib": round(float(generator.uniform(200, 700)), 1),
     }

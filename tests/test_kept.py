@@ -22,7 +22,7 @@ from indm.bench.pipeline.stamps import job_modules, job_stamp
 from indm.bench.pipeline.why import why
 from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
-from indm.report.page.contents import origins
+from indm.report.page.contents import changed_since
 from indm.store.files import write_json
 from indm.store.provenance import RESTORED_FOR
 from indm.strict_yaml import parse_yaml
@@ -482,7 +482,7 @@ def test_changed_modules_are_named_and_accepted_once(edit: Callable[[str, str, s
     record = json.loads(Path(f"results/smoke/{PLACE}/provenance/nll.json").read_text())
     assert (record["accepted"], record[RESTORED_FOR]) == ([entry], job_stamp(SMOKE, "nll", RUN))
     assert "accepted" not in json.loads(Path(f"results/smoke/{PLACE}/provenance/fid.json").read_text())
-    assert origins([record])["changed"] == [
+    assert changed_since([record]) == [
         f"computed by commit {record['commit'][:12]}; since then indm.diffusion.likelihood changed "
         f"(accepted on {entry['date']}: a default that nobody | sets)"
     ]

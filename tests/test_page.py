@@ -28,11 +28,11 @@ from indm.bench.suite.load import load_suite, suite_sha256
 from indm.errors import ArtifactError
 from indm.metrics.weights import TORCH_FIDELITY
 from indm.registry import DATASETS
+from indm.report.answers import OPENINGS, SUBJECT, conclusion, counted, elsewhere, kinds_of, read_answers, tally
 from indm.report.differences import CONTROL
 from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import MEANINGS
 from indm.report.page import contents as page_contents
-from indm.report.page.answers import OPENINGS, SUBJECT, conclusion, counted, elsewhere, kinds_of, read_answers, tally
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import missing, read_records
 from indm.report.page.entries import set_numbers
@@ -162,7 +162,7 @@ def test_headings_are_in_order_and_identifiers_unique(page: Reader) -> None:
 
 def test_tables_have_captions_and_scopes_and_pictures_have_texts(page: Reader) -> None:
     tags = [tag for tag, _ in page.elements]
-    assert tags.count("table") == tags.count("caption") == 18
+    assert tags.count("table") == tags.count("caption") == 19
     assert all(attributes.get("scope") in ("col", "row") for tag, attributes in page.elements if tag == "th")
     assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
     assert tags.count("img") == 3 * len(RUNS) + len(FIGURES)
@@ -180,14 +180,18 @@ def test_each_verdict_has_its_interval_once(folder: Path) -> None:
     for name, are_controls in (("answers", False), ("controls", True)):
         table = html.split(f'<table id="table-{name}"')[1].split("</table>")[0]
         found = [one for one in shown if (one.kind == CONTROL) == are_controls]
-        words = [one.verdict.value.replace(" ", "-") for one in found]
+        words = [one.verdict.replace(" ", "-") for one in found if one.planned]
         assert re.findall(r"grade grade-([a-z-]+)", table) == words
-        ends = [end.value for one in found for end in (one.effect, one.low, one.high) if end.value]
-        assert [value for value, _ in Reader(table).numbers] == ends
-        assert re.findall('<th scope="col">([^<]+)', table) == ["claim", *kinds_of(main, are_controls).values()]
+        ends = [end for one in found for end in (one.effect, one.low, one.high) if one.measured]
+        assert [float(value) for value, _ in Reader(table).numbers] == ends
+        assert re.findall('<th scope="col">([^<]+)', table) == [
+            "claim",
+            "where",
+            *kinds_of(main, are_controls).values(),
+        ]
     assert kinds_of(main, controls=True) == {"ddpmpp learned-scale": "learned scale"}
-    assert html.count("(not run)") == 1
-    assert "failed 0 | 1 of 4" in html
+    assert html.count("</span>: not run</td>") == 1
+    assert "failed seeds: 0, of the other model 1" in html
 
 
 def test_densities_of_a_claim_and_length_are_counted_by_verdict(folder: Path, tmp_path: Path) -> None:
@@ -234,10 +238,10 @@ def test_a_longer_published_suite_stands_beside_the_claim_and_a_shorter_one_does
     pd.concat(suites).to_csv(tmp_path / "evidence.csv", index=False)
     answers = read_answers(claims_of(folder), tmp_path / "evidence.csv")
     assert [[*answer.evidence] for answer in answers] == [["longer"], *[[]] * (len(answers) - 1)]
-    assert answers[0].evidence["longer"]["equal steps"][0].effect.value == "-0.125"
+    assert answers[0].evidence["longer"]["equal steps"][0].effect == -0.125
     assert [*elsewhere(answers)] == ["longer"]
     html = render(CONTENTS, folder / "results" / SUITE, folder / "figures", tmp_path / "evidence.csv")
-    assert "longer" in html.split("<main")[0]
+    assert "<strong>longer</strong>" in html.split("<main")[0]
     assert "-0.125" in [value for value, _ in Reader(html).numbers]
 
 
@@ -258,9 +262,9 @@ def test_means_are_those_of_the_tables_in_the_claims_decoder(folder: Path, tmp_p
     nll = pd.read_csv(tables / "nll.csv")
     nll.assign(decoder="fixed", nelbo_fixed=1.25, nelbo_fixed_se=0.5).to_csv(tmp_path / "tables/nll.csv", index=False)
     nelbo, *_ = read_means(tmp_path / "tables")["digits, VP"]
-    assert [entry.value for entry in nelbo.entries] == ["1.25"] * 3
+    assert [entry.value for entry in nelbo.entries] == [1.25] * 3
     at = (nll["sde"] == "vp") & (nll["objective"] == "nll") & (nll["model"] == "indm")
-    assert means["digits, VP"][0].entries[1].value == f"{nll[at]['nelbo'].iloc[0]:.6g}"
+    assert means["digits, VP"][0].entries[1].value == nll[at]["nelbo"].iloc[0]
 
 
 def test_without_images_the_lowest_means_on_densities_are_counted(tmp_path: Path) -> None:
@@ -283,7 +287,7 @@ def test_the_description_of_snakemakes_report_has_the_answer_too(folder: Path) -
     rst = (REPOSITORY / "workflow/report/workflow.rst").read_text()
     text = Environment().from_string(rst).render(snakemake=SimpleNamespace(config=config))
     html = publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
-    answer = (folder / "index.html").read_text().partition('<p class="lead">')[2].partition("</p>")[0]
+    answer = (folder / "index.html").read_text().partition('<div class="lead">')[2].partition("</div>")[0].strip()
     assert "better in" in answer
     assert answer in html
 
@@ -545,7 +549,7 @@ def test_a_table_that_is_none_is_refused(results: Path, name: str, text: str) ->
     [
         ({}, r"found the record of another job \({'suite': None,"),
         ({"subject": "another"}, "found the record of another job "),
-        ({"peak_memory_mib": 1.0}, "found no commit, uncommitted_changes, machine, versions"),
+        ({"peak_memory_mib": 1.0}, "found no commit, uncommitted_changes, machine, device, threads, versions, seconds"),
         ({"commit": 1}, "key commit: found 1, expected the name of a commit, or null"),
     ],
 )
@@ -594,16 +598,16 @@ def test_one_seed_and_uncommitted_changes_are_said(results: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "errors", "expected"),
     [
-        (["0.245316", "0.3"], ["0.065", "0.0712"], [("0.245", "0.065"), ("0.300", "0.071")]),
-        (["-0.00812", ""], ["0.0071", ""], [("−0.0081", "0.0071"), ("", "")]),
-        (["1000", "-20"], ["", ""], [("1,000", ""), ("−20", "")]),
-        (["2.5e+12"], [""], [("2.5e+12", "")]),
-        (["312.44"], ["12.3"], [("312", "12")]),
-        (["0.0"], ["0.0"], [("0", "0")]),
+        ([0.245316, 0.3], [0.065, 0.0712], [("0.245", "0.065"), ("0.300", "0.071")]),
+        ([-0.00812, None], [0.0071, None], [("−0.0081", "0.0071"), ("", "")]),
+        ([1000, -20], [None, None], [("1,000", ""), ("−20", "")]),
+        ([2.5e12], [None], [("2.5e+12", "")]),
+        ([312.44], [12.3], [("312", "12")]),
+        ([0.0], [0.0], [("0", "0")]),
     ],
 )
 def test_numbers_of_a_column_are_rounded_alike(
-    values: list[str], errors: list[str], expected: list[tuple[str, str]]
+    values: list[float | None], errors: list[float | None], expected: list[tuple[str, str]]
 ) -> None:
     assert set_numbers(values, errors) == expected
 
@@ -680,9 +684,9 @@ def test_a_phone_shows_the_answer_first_and_its_tables_whole(view: Any) -> None:
     view.set_viewport_size(PHONE)
     low = "item => item.getBoundingClientRect().bottom"
     assert view.locator(".lead").evaluate(low) < PHONE["height"] / 2
-    assert view.locator("#table-means-1").evaluate(low) < 1.5 * PHONE["height"]
+    assert view.locator("#table-means").evaluate(low) < 1.5 * PHONE["height"]
     right = "items => Math.max(...items.map(item => item.getBoundingClientRect().right))"
-    for table in ("means-1", "answers"):
+    for table in ("means", "answers"):
         assert view.locator(f"#table-{table} :is(th, td)").evaluate_all(right) <= PHONE["width"]
     view.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
     lines = "items => Math.max(...items.map(item => new Set([...item.getClientRects()].map(box => box.top)).size))"

@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from docs.answers import (
 from docs.forecast import CLAIM, OBJECTIVE, PAIRS, forecast, with_forecast
 from indm.bench.cli import main
 from indm.bench.kept import publish as module
-from indm.bench.kept.page import replace_block, verdicts
+from indm.bench.kept.page import read_folder, renewed, replace_block
 from indm.bench.models.spec import model_spec
 from indm.bench.pipeline.input_check import InputCheck
 from indm.bench.pipeline.jobs import Job
@@ -44,9 +45,12 @@ from indm.bench.suite.load import load_suite, suite_sha256
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError
 from indm.library import load_run
+from indm.report.answers import EVIDENCE as OF_EVIDENCE
+from indm.report.answers import answers_of
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.figures import plot_figures
+from indm.report.matrix import InFile, OnPage, matrix
 from indm.report.registrations import Registration, Registrations
 from indm.report.results import read_rows
 from indm.store.files import CHECKPOINT_FORMAT, file_sha256, write_json, write_table, write_weights
@@ -490,7 +494,8 @@ def made_up_claims() -> pd.DataFrame:
         "smallest_effect": 0.01,
         "to_decide": "30",
     }
-    same |= {"reason": "not run", "planned": 0}
+    same |= {"reason": "not run", "planned": 0, "n": 3, "failed_treatment": 0, "failed_against": 0, "protocol": ""}
+    same |= {"family": "primary", "treatment": "indm", "statement": "", "source": "", "repeatability": 0.9}
     ends = {"effect": 0.02, "low": 0.01, "high": 0.034}
     rows: list[tuple[Any, ...]] = [
         ("a", "nll", "equal steps", "ddpmpp", "better", ends),
@@ -507,13 +512,17 @@ def made_up_claims() -> pd.DataFrame:
     )
 
 
+def verdicts(claims: pd.DataFrame) -> str:
+    return matrix(answers_of(claims), InFile())
+
+
 def test_a_claim_has_a_row_for_each_place_and_a_column_for_each_comparison() -> None:
     text = verdicts(made_up_claims())
     # No line ends within a value.
     assert "0.020\u00a0[0.010, 0.034]" in text
     value = "0.020 [0.010, 0.034]"
     assert text.replace("\u00a0", " ").splitlines() == [
-        "| claim | | equal steps | equal compute | simple control | fixed number |",
+        "| claim | where | equal steps | equal compute | simple control | fixed number |",
         "|---|---|---|---|---|---|",
         f"| A (nats) | digits, VP, nll | better, {value} | not run | learned filter: undecided, {value} {{30}} | – |",
         f"| A (nats) | digits, VP, fid | no gain of 0.01, {value} | – | – | – |",
@@ -528,6 +537,25 @@ def test_a_gain_in_fid_that_is_excluded_has_the_ratio_that_was_found() -> None:
     assert line.endswith(", FID 2.00 times as high |")
     assert "times as high" not in verdicts(row.assign(low=-0.9, high=-0.5, verdict="worse"))
     assert "times as high" not in verdicts(row.assign(low=-0.9, high=0.05, unit="nats"))
+
+
+def test_readme_is_made_from_the_published_files_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in git, where it has the commits of the results; the words outside of the block are a person's."""
+    monkeypatch.chdir(REPOSITORY)
+    folder = REPOSITORY / "docs/results/digits"
+    published = read_folder(load_suite(REPOSITORY / "params/digits.yaml"), folder, pd.DataFrame(columns=[*OF_EVIDENCE]))
+    page = (folder / "README.md").read_text()
+    assert renewed(published).partition("<!-- end of results -->")[2] == page.partition("<!-- end of results -->")[2]
+    unknown = [execution | {"commit": "0" * 40} for execution in published.executions]
+    assert renewed(replace(published, executions=unknown)) == page
+
+
+def test_the_page_and_the_file_have_the_same_cells() -> None:
+    """The page adds marks of verdicts and numbers, and takes nothing away."""
+    answers = answers_of(made_up_claims())
+    markup = re.sub(r'<span class="symbol".*?</span>', "", matrix(answers, OnPage()))
+    text = re.sub(r"<[^>]+>", "", markup)
+    assert text == matrix(answers, InFile()).replace("\u00a0", " ")
 
 
 def test_primary_claims_of_several_suites_have_a_table_for_each(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 - ``params/evidence.csv``: the main claims of all published suites, which pages of shorter suites show beside their own;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.bench.pipeline.stages.STAGES`;
 - the tables of ``README.md``, ``docs/results`` and ``docs/library.md`` and README's figures, from ``docs/results/``;
-- what has changed since the registration of each published suite, on its page, where git has the registered commit;
+- README.md of each published suite, from its published files, where git has the commits of its results;
 - ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
 - ``workflow/dvc/<suite>/dvc.yaml``: the pipeline of another suite, if the file exists or is asked for. Each command of DVC reads
   every dvc.yaml that it finds, so other suites do not have one.
@@ -17,6 +17,7 @@
 import argparse
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,24 +110,26 @@ def readme_text(root: Path) -> dict[Path, str]:
 
     from docs.answers import draw_answers, with_answers, with_densities, with_means, with_weights
     from docs.forecast import with_forecast
-    from indm.bench.kept.page import with_registration
+    from indm.bench.kept.page import read_folder, renewed
+    from indm.report.answers import EVIDENCE
     from indm.report.differences import COMPARISONS
-    from indm.report.page.answers import EVIDENCE
+    from indm.report.results import read_rows
 
     for tables in sorted(published.glob("*/tables")):
         check_sums(tables.parent)
-    claims = pd.concat(pd.read_csv(path, dtype=str) for path in sorted(published.glob("*/tables/claims.csv")))
-    evidence = claims[(claims["family"] == "primary") & claims["comparison"].isin(COMPARISONS)]
+    paths = sorted(published.glob("*/tables/claims.csv"))
+    texts, rows = (pd.concat(map(read, paths)) for read in (partial(pd.read_csv, dtype=str), read_rows))
+    # The file has the texts of the tables, so that its numbers are theirs to the last digit.
+    main = [(it["family"] == "primary") & it["comparison"].isin(COMPARISONS) for it in (texts, rows)]
+    texts, evidence = texts[main[0]], rows.loc[main[1], [*EVIDENCE]]
     page = published / "README.md"
-    pages = {path.parent / "README.md": read_json(path) for path in sorted(published.glob("*/provenance.json"))}
+    suites = {path.parent: read_json(path)["suite"] for path in sorted(published.glob("*/provenance.json"))}
     return {
         **{
-            path: with_registration(
-                path.read_text(encoding="utf-8"), load_suite(root / f"params/{it['suite']}.yaml"), it["executions"]
-            )
-            for path, it in pages.items()
+            folder / "README.md": renewed(read_folder(load_suite(root / f"params/{suite}.yaml"), folder, evidence))
+            for folder, suite in suites.items()
         },
-        root / "params/evidence.csv": evidence.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
+        root / "params/evidence.csv": texts.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
         readme: with_means(readme.read_text(encoding="utf-8"), published),
         page: with_forecast(
             with_densities(with_answers(page.read_text(encoding="utf-8"), published), published), published

@@ -117,11 +117,15 @@ def ratio(row: Mapping[str, Any]) -> str:
     return f"FID {math.exp(-row['effect']):.2f} times as high"
 
 
-def effect_with_ends(row: Mapping[str, Any]) -> str:
-    """Write an effect from a table of claims, with the ends of its interval if it has one.
+def in_digits(effect: float, smallest: float) -> str:
+    """Write an effect, or an end of its interval.
 
     Log ratios, whose smallest effect is a tenth, need one decimal less than bits/dim, whose smallest effect is a hundredth.
     """
-    effect, low, high = (row[column] for column in ("effect", "low", "high"))
-    form = "z.2f" if row["smallest_effect"] >= TENTH else "z.3f"
-    return f"{effect:{form}}" + ("" if pd.isna(low) else f" [{low:{form}}, {high:{form}}]")
+    return f"{effect:z.2f}" if smallest >= TENTH else f"{effect:z.3f}"
+
+
+def effect_with_ends(row: Mapping[str, Any]) -> str:
+    """Write an effect from a table of claims, with the ends of its interval if it has one."""
+    effect, low, high = (in_digits(row[column], row["smallest_effect"]) for column in ("effect", "low", "high"))
+    return effect + ("" if pd.isna(row["low"]) else f" [{low}, {high}]")

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from indm.report.catalogue import PLACE
+from indm.report.columns import heading
 from indm.report.intervals import STUDENT, half_widths, named_bars
-from indm.report.names import REFERENCE, arm, cell_name, heading, name
+from indm.report.names import REFERENCE, arm, cell_name, name
 from indm.report.plotting import GRID, INK, PLAIN, SOFT, WIDTH, label_rows, note, plot_interval
 
 # An interval this many times as wide as the metric's narrow ones is written as text, because drawing it would squeeze the others.

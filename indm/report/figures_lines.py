@@ -18,9 +18,10 @@ from matplotlib.lines import Line2D
 
 from indm.measured import FLOW_METRICS
 from indm.report.catalogue import PLACE
+from indm.report.columns import heading
 from indm.report.figures_ladder import rung
 from indm.report.intervals import STUDENT, half_widths, named_bars
-from indm.report.names import arm, cell_name, heading, name
+from indm.report.names import arm, cell_name, name
 from indm.report.plotting import COLUMN, GRID, PLAIN, SOFT, WIDTH, note, plain_ticks
 
 # Number of panels in a row, and of controls in a panel.

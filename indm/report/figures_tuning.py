@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from indm.report.catalogue import PLACE
+from indm.report.columns import heading
 from indm.report.intervals import OVER_MANY
-from indm.report.names import arm, cell_name, heading
+from indm.report.names import arm, cell_name
 from indm.report.plotting import FIRST, INK, SECOND, SHORT, WIDTH, note, plain_ticks
 
 # The quantity that is minimised, by objective, and its scale, because one FID may be many times another.

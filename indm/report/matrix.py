@@ -1,40 +1,154 @@
-"""The matrix of verdicts: a row for each claim and place, and a column for each kind of comparison."""
+"""The matrix of verdicts: a row for each claim and place, a column for each kind of comparison; in Markdown, a page or a terminal.
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+The cells are made here once. A form of the text, such as :class:`InFile`, decides how a verdict and a number are written.
+"""
 
-import pandas as pd
+import html
+import math
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from indm.report.catalogue import PLACE
-from indm.report.differences import COMPARISONS, CONTROL, FIXED_NUMBER
-from indm.report.names import names
-from indm.report.results import records
+from indm.report.answers import Answer, Cells, Compared, kinds_of, seeds_of, tally
+from indm.report.differences import SIMPLE
+from indm.report.export import in_digits
+from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE
 
-
-class Row(NamedTuple):
-    """A claim at one place: its question, the unit of its effects, the place, and the row of ``claims`` of each kind."""
-
-    question: str
-    unit: str
-    place: str
-    compared: Mapping[str, Mapping[str, Any]]
-
-
-def kinds_of(table: pd.DataFrame) -> list[str]:
-    """List the kinds of comparisons that ``claims`` has, in their order, without exploratory controls."""
-    return [kind for kind in (*COMPARISONS, FIXED_NUMBER) if kind in set(table["comparison"])]
+SYMBOLS = {BETTER: "✓", WORSE: "✗", NOT_BETTER: "−", UNDECIDED: "?"}
+ABSENT = "–"
+# Lines do not break at this space.
+HARD = "\u00a0"
 
 
-def matrix(table: pd.DataFrame, where: Sequence[str] = tuple(PLACE)) -> Iterator[Row]:
-    """Yield the rows of the matrix, without exploratory controls.
+class Form(Protocol):
+    """How a document in Markdown writes what has a look of its own on a page."""
+
+    def graded(self, words: str, verdict: str) -> str:
+        """Write a verdict in words."""
+
+    def number(self, text: str, value: float) -> str:
+        """Write a rounded number, whose unrounded value a page has, too."""
+
+    def together(self, text: str) -> str:
+        """Write a text in which lines do not break."""
+
+    def error(self, text: str) -> str:
+        """Write the error behind a number."""
+
+
+class InFile:
+    """The form of a file."""
+
+    def graded(self, words: str, verdict: str) -> str:
+        """Write the words."""
+        return words
+
+    def number(self, text: str, value: float) -> str:
+        """Write the text."""
+        return text
+
+    def together(self, text: str) -> str:
+        """Write a space in front of an interval at which lines do not break."""
+        return text.replace(" [", f"{HARD}[")
+
+    def error(self, text: str) -> str:
+        """Write the text."""
+        return text
+
+
+class OnPage:
+    """The form of a page: HTML that Markdown lets through."""
+
+    def graded(self, words: str, verdict: str) -> str:
+        """Write the words behind their symbol, in the colour of the verdict."""
+        symbol = f'<span class="symbol" aria-hidden="true">{SYMBOLS[verdict]}</span>'
+        return f'<span class="grade grade-{verdict.replace(" ", "-")}">{symbol}{html.escape(words)}</span>'
+
+    def number(self, text: str, value: float) -> str:
+        """Write the text and, in an attribute, the value."""
+        return f'<span data-value="{value!r}">{text}</span>'
+
+    def together(self, text: str) -> str:
+        """Write an element in which lines do not break."""
+        return f'<span class="value">{text}</span>'
+
+    def error(self, text: str) -> str:
+        """Write the text in grey."""
+        return f'<span class="error">{text}</span>'
+
+
+def plain(text: str) -> str:
+    """Escape what would be markup in a cell of a table in Markdown."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("*", "\\*")
+
+
+def matrix(answers: Sequence[Answer], form: Form, controls: bool = False) -> str:
+    """Write the matrix, with the rows of longer published suites below each claim.
 
     Arguments:
-        table: rows of ``claims``.
-        where: the columns that name a place; rows are kept apart by all columns of :data:`PLACE`, too.
+        answers: the claims, each at its places.
+        form: how verdicts and numbers are written.
+        controls: whether the columns are the further controls, in place of the main comparisons.
     """
-    keys = list(dict.fromkeys(["id", *PLACE, *where]))
-    for _, part in table[table["comparison"] != CONTROL].groupby(keys, sort=False, dropna=False):
-        first = part.iloc[0]
-        place = names(*(str(first[key]) for key in where if not pd.isna(first[key])))
-        compared = {row["comparison"]: row for row in records(part)}
-        yield Row(first["question"], first["unit"], place, compared)
+    kinds = kinds_of(answers, controls)
+    rows = []
+    for it in answers:
+        rows.append([f"{plain(it.question)} ({plain(it.unit)})", plain(it.place), *_cells(it.cells, kinds, form)])
+        longer = {} if controls else it.evidence
+        rows += [
+            [f"*published: {suite}*", seeds_of(found), *_cells(found, kinds, form)] for suite, found in longer.items()
+        ]
+    return table(["claim", "where", *kinds.values()], rows)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> str:
+    """Write a table in Markdown; the columns behind the first one are set to the right if they are numbers."""
+    rule = "|---" + ("|--:" if numbers else "|---") * (len(headings) - 1) + "|"
+    return "\n".join([_row(headings), rule, *map(_row, rows)])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(cells: Cells, kinds: Iterable[str], form: Form) -> list[str]:
+    return [cell(cells[kind], form) if kind in cells else ABSENT for kind in kinds]
+
+
+def cell(ones: Sequence[Compared], form: Form) -> str:
+    """Write a comparison: its verdict and effect with the interval, or the reason; several are counted by their verdicts."""
+    return one_cell(ones[0], form) if len(ones) == 1 else counts(ones, form)
+
+
+def one_cell(one: Compared, form: Form) -> str:
+    """Write a comparison; the simple control by its name, and an open question with the seeds that would decide it."""
+    if not one.measured:
+        graded = f"{form.graded(one.words, one.verdict)}: " if one.planned else ""
+        return graded + plain(one.reason)
+    who = f"{one.against}: " if one.kind == SIMPLE else ""
+    seeds = f" {{{one.to_decide}}}" if one.verdict == UNDECIDED and one.to_decide else ""
+    texts = (who + form.graded(one.words, one.verdict), interval(one, form) + seeds, one.ratio, one.failed)
+    return ", ".join(filter(None, texts))
+
+
+def interval(one: Compared, form: Form) -> str:
+    """Write an effect with the ends of its interval, if it has one."""
+    known = (end for end in (one.effect, one.low, one.high) if not math.isnan(end))
+    effect, *ends = (form.number(in_digits(end, one.smallest).replace("-", "−"), end) for end in known)
+    return form.together(effect + (f" [{', '.join(ends)}]" if ends else ""))
+
+
+def counts(ones: Iterable[Compared], form: Form) -> str:
+    """Count measured comparisons by their verdicts."""
+    found = list(ones)
+    words = {one.verdict: one.words for one in found}
+    told = (form.together(f"{count} {form.graded(words[verdict], verdict)}") for verdict, count in tally(found).items())
+    return ", ".join(told) or "not measured"
+
+
+def short(one: Compared | None = None) -> str:
+    """Write a comparison for a terminal: verdict and effect, or the seeds that have both numbers; ``-`` for what was not run."""
+    if one is None or not one.planned:
+        return "-"
+    if not one.measured:
+        return f"{one.verdict}, {one.seeds} of {one.planned} seeds"
+    return f"{one.words} {one.effect:.3f}"

@@ -1,58 +1,8 @@
-"""Names of columns and their texts for readers, the same in figures, tables and on the page."""
-
-import re
+"""The texts of tables for readers, the same in figures, tables and on the page."""
 
 from indm.registry import FAMILIES, SAMPLERS
+from indm.report.columns import heading
 
-HEADINGS = {
-    "sde": "SDE",
-    "fid": "FID",
-    "log_fid": "log FID",
-    "fid_infinity": "FID, infinite N",
-    "fid_low": "FID, low",
-    "fid_high": "FID, high",
-    "kid": "KID",
-    "is": "IS",
-    "clean_fid": "clean-FID",
-    "legacy_fid": "legacy FID",
-    "nll": "NLL",
-    "nll_median": "NLL, median",
-    "nll_trimmed": "NLL, trimmed mean",
-    "nll_beyond": "NLL > NELBO + 0.5",
-    "nelbo": "NELBO",
-    "gap": "NELBO − NLL",
-    "nelbo_excess": "NELBO + log p",
-    "nll_excess": "NLL + log p",
-    "true_gap": "variational gap",
-    "true_gap_fewer": "variational gap, a quarter of the paths",
-    "ess": "effective share of paths",
-    "midpoint": "midpoint test",
-    "moved": "moved from DDPM++",
-    "step_flops": "FLOPs of a step",
-    "nfe": "NFE",
-    "lr": "learning rate",
-    "flow_lr": "flow’s learning rate",
-    "train_nelbo": "NELBO, training images",
-    "valid_nelbo": "NELBO, validation images",
-    "valid_nelbo_raw_flow": "NELBO, validation images, raw flow",
-    "at_end": "at the end of the values tried",
-    "rank_agreement_p": "rank agreement, p",
-    "gain_per_doubling": "gain per doubling",
-    "flops": "FLOPs",
-    "train_flops": "training FLOPs",
-    "train_flops_per_step": "FLOPs per step",
-    "ms_per_step": "ms per step",
-    "nll_uncorrected": "NLL, uncorrected",
-    "num_samples": "images",
-    "published_fid": "published FID",
-    "published_nll": "published NLL",
-    "published_source": "source",
-    "skip": "why absent",
-    "id": "claim",
-    "failed_treatment": "failed, treatment",
-    "failed_against": "failed, against",
-    "sd": "SD over seeds",
-}
 NAMES = {
     "ve": "VE",
     "vp": "VP",
@@ -62,17 +12,6 @@ NAMES = {
 }
 # The model with which the others are compared.
 REFERENCE = next(family for family in FAMILIES if FAMILIES.literal(family, "REFERENCE"))
-
-
-def heading(column: str) -> str:
-    """Write the name of a column or metric."""
-    if column.endswith("_difference"):
-        return f"{heading(column.removesuffix('_difference'))}, difference"
-    if "_fixed" in column:
-        return f"{heading(column.replace('_fixed', ''))}, fixed"
-    if match := re.fullmatch(r"energy_(\d+)(.*)", column):
-        return f"energy distance, {match[1]} steps{match[2].replace('_', ' ')}"
-    return HEADINGS.get(column, column.replace("_", " "))
 
 
 def name(text: str) -> str:

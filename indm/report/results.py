@@ -239,6 +239,11 @@ def read_rows(path: Path, kind: str | None = None, columns: Iterable[str] = ()) 
     return table
 
 
+def read_columns(path: Path, *columns: str) -> pd.DataFrame:
+    """Read a table whose columns are texts or numbers, whole ones as such, and absent ones as absent; see :func:`read_rows`."""
+    return _read(path, columns, dtype=dict.fromkeys(TEXTS, str), dtype_backend="numpy_nullable")
+
+
 def read_texts(path: Path, *columns: str) -> pd.DataFrame:
     """Read a table as texts, with absent texts empty; see :func:`read_rows`."""
     return _read(path, columns, dtype=str, keep_default_na=False)

@@ -3,17 +3,19 @@
 The files have every column; the lines below a table list what was left out to save width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
+from indm.report.answers import answers_of, kinds_of
 from indm.report.catalogue import CATALOGUE, FLOORS, SHOWN, View
+from indm.report.columns import HIGHER, described, heading
 from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.grades import in_words
-from indm.report.matrix import kinds_of, matrix
-from indm.report.names import heading, names, written
+from indm.report.matrix import short
+from indm.report.names import names, written
 from indm.report.results import records
 from indm.report.verdicts import CHANGED
 from indm.store.layout import Layout
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BEST = "★"
-LOWER: tuple[str, ...] = ("fid", "fid_infinity", "kid", "clean_fid", "legacy_fid", "nelbo", "nelbo_fixed", "nll")
-LOWER += ("nll_fixed", "target", "nelbo_excess", "nll_excess")
-HIGHER = ("is", "precision", "recall")
 # Rows in place of a model: real images.
 NO_MODELS = (*FLOORS.values(),)
 # Shown unless others are asked for; below them, the matrix of verdicts.
@@ -94,26 +93,18 @@ def _verdicts(table: pd.DataFrame, suite: str) -> "Iterator[RenderableType]":
     from rich.text import Text
 
     primary = table[table["family"] == "primary"]
-    kinds = kinds_of(primary)
-    for question, rows in groupby(matrix(primary), key=lambda row: f"{row.question} ({row.unit})"):
+    answers = answers_of(primary)
+    kinds = kinds_of(answers)
+    for question, found in groupby(answers, key=lambda it: f"{it.question} ({it.unit})"):
         yield Text(f"\n{question}", style="italic")
         shown = grid(["", *kinds])
-        for row in rows:
-            shown.add_row(row.place, *(_verdict(row.compared.get(kind)) for kind in kinds))
+        for it in found:
+            shown.add_row(it.place, *(short(*it.cells.get(kind, [])) for kind in kinds))
         yield shown
     others = len(table) - len(primary)
     yield Text(
         f"\nA number is the treatment's advantage. Intervals and {others} exploratory rows: indm show {suite} claims"
     )
-
-
-def _verdict(row: Mapping[str, Any] | None) -> str:
-    """Write a verdict with its effect, or with the seeds that have both numbers; ``-`` for what was not run."""
-    if row is None or not row["planned"]:
-        return "-"
-    if pd.isna(row["effect"]):
-        return f"{row['verdict']}, {row['n']} of {row['planned']} seeds"
-    return f"{in_words(row['verdict'], row['smallest_effect'])} {row['effect']:.3f}"
 
 
 def _changes(table: pd.DataFrame) -> "Iterator[Text]":
@@ -174,10 +165,10 @@ def _across(group: pd.DataFrame, view: View) -> dict[str, list[GridEntry]]:
 def _marked(group: pd.DataFrame, column: str) -> list[GridEntry]:
     """Write a column, and mark its best number if a direction is better and there are several models."""
     best = None
-    if column in LOWER + HIGHER or column.startswith("energy_"):
+    if better := described(column).better:
         models = group[~group["model"].isin(NO_MODELS)] if group["model"].nunique() > 1 else group.iloc[:0]
         found = models[column].dropna()
-        best = None if len(found) < 2 else found.max() if column in HIGHER else found.min()
+        best = None if len(found) < 2 else found.max() if better == HIGHER else found.min()
     return [
         GridEntry(_number(row, column), row.get("model") not in NO_MODELS and row[column] == best)
         for row in records(group)

@@ -14,23 +14,24 @@ from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import claims_sha256, suite_sha256
 from indm.bench.suite.registrations import changed_seeds
 from indm.errors import ArtifactError
-from indm.report.catalogue import PLACE
-from indm.report.differences import SIMPLE
-from indm.report.export import effect_with_ends, ratio
-from indm.report.grades import UNDECIDED, in_words
-from indm.report.matrix import kinds_of, matrix
-from indm.report.names import REFERENCE, comparator, names
+from indm.report.answers import answers_beside
+from indm.report.matrix import InFile
+from indm.report.page.document import FLOPS, Document, facts, sections
+from indm.report.page.means import read_means
 from indm.report.page.registration import describe_registration
 from indm.report.registrations import load_registrations
-from indm.report.results import records
+from indm.report.results import read_rows
+from indm.store.files import read_json
+from indm.store.layout import PICTURES
 from indm.store.provenance import ACCEPTED, commit_date
 
 if TYPE_CHECKING:
     from indm.bench.suite.schema.suite import Suite
 
 BLOCK = "results"
-# The tables from which the block takes numbers.
-SUMMARISED = ("claims", "compute")
+RECORD = "provenance.json"
+# Folders of published files, from which files that are not published any more are removed.
+FOLDERS = ("tables", "figures", *PICTURES, "weights")
 STUB = """\
 # Results of suite {suite}
 
@@ -51,13 +52,19 @@ END = "<!-- end of {name} -->"
 
 @dataclass(frozen=True)
 class Published:
-    """The published files of a suite: their folder, the bytes of each, tables, and the executions behind the results."""
+    """The published files of a suite: their folder, the bytes of each, and the executions behind the results.
+
+    ``sha256`` is the hash of the suite then, ``tables`` the folder of the tables, and ``evidence`` the main claims of all
+    published suites.
+    """
 
     suite: "Suite"
+    sha256: str
     target: Path
     sizes: Mapping[str, int]
-    tables: Mapping[str, pd.DataFrame]
+    tables: Path
     executions: list[dict[str, Any]]
+    evidence: pd.DataFrame
 
 
 def page_text(published: Published) -> str:
@@ -82,54 +89,26 @@ def replace_block(text: str, name: str, content: str, place: str) -> str:
     return pattern.sub(lambda match: f"{match[1]}\n{content.strip()}\n\n{match[3]}", text)
 
 
-def verdicts(table: pd.DataFrame, where: tuple[str, ...] = tuple(PLACE)) -> str:
-    """Write a row for each claim and place, and a column for each comparison: verdict, effect, interval, seeds to decide."""
-    kinds = kinds_of(table)
-    lines = [f"| claim | | {' | '.join(kinds)} |", "|---" * (len(kinds) + 2) + "|"]
-    for row in matrix(table, where):
-        cells = " | ".join(_compared(row.compared[kind]) if kind in row.compared else "–" for kind in kinds)
-        lines.append(f"| {row.question} ({row.unit}) | {row.place} | {cells} |")
-    return "\n".join(lines)
-
-
-def _compared(row: Mapping[str, Any]) -> str:
-    """Write a verdict with its effect, or with its reason; the simple control by its name."""
-    if pd.isna(row["effect"]):
-        return f"{row['verdict']}: {row['reason']}" if row["planned"] else row["reason"]
-    who = f"{comparator(row['against'])}: " if row["comparison"] == SIMPLE else ""
-    seeds = f" {{{row['to_decide']}}}" if row["verdict"] == UNDECIDED and row["to_decide"] else ""
-    interval = effect_with_ends(row).replace("-", "−").replace(" [", "\u00a0[")
-    return ", ".join(
-        filter(None, (who + in_words(row["verdict"], row["smallest_effect"]), interval + seeds, ratio(row)))
-    )
-
-
 def _block(published: Published) -> str:
-    suite, executions = published.suite, published.executions
-    claims, compute = published.tables["claims"], published.tables["compute"]
-    # A suite without image models, or without claims, has no rows.
-    primary = claims[claims["family"] == "primary"] if len(claims) else claims
-    return TEMPLATE.render(
-        suite=suite,
-        sha256=suite_sha256(suite),
-        registration=_registration(suite, executions),
-        commits=dict.fromkeys(map(_commit, executions)),
-        changed=FILE if any(ACCEPTED in execution for execution in executions) else "",
-        machines=dict.fromkeys(map(_machine, executions)),
-        hours=sum(execution["seconds"] for execution in executions) / 3600,
-        memory=compute["train_peak_memory_mib"].max() if len(compute) else None,
-        steps=_steps(compute) if len(compute) else [],
-        large_steps=LARGE_STEPS,
-        verdicts=verdicts(primary) if len(primary) else "",
-        files=_files(published),
-    )
+    suite, executions, tables = published.suite, published.executions, published.tables
+    claims, curve, compute = (read_rows(tables / f"{name}.csv") for name in ("claims", "learning_curve", "compute"))
+    changed = f"parts of the code; [{FILE}]({FILE}) lists them, and which results are still valid"
+    is_changed = any(ACCEPTED in execution for execution in executions)
+    registration = _registration(suite, executions)
+    known = facts(suite.suite, published.sha256, registration, executions, compute, changed * is_changed)
+    if FLOPS in known:
+        known[FLOPS] += f"; for comparison: {LARGE_STEPS}"
+    lead = "learning-curve-flops" if len(curve) else "error-compute"
+    document = Document(answers_beside(claims, published.evidence), read_means(tables), lead, known)
+    files = _files(published)
+    return TEMPLATE.render(sections(document, InFile()), has_lead=f"figures/{lead}.svg" in published.sizes, files=files)
 
 
 def _registration(suite: "Suite", executions: Iterable[Mapping[str, Any]]) -> str:
-    """Describe a suite's registration and the changes since, in a cell of a table."""
+    """Describe a suite's registration and the changes since."""
     registrations = load_registrations(Path("params/registrations.yaml"))
     entry = registrations.of(suite.suite)
-    text = describe_registration(
+    return describe_registration(
         suite.suite,
         entry,
         suite_sha256(suite),
@@ -138,50 +117,22 @@ def _registration(suite: "Suite", executions: Iterable[Mapping[str, Any]]) -> st
         changed_seeds(entry, suite),
         added=registrations.added_to(suite.suite),
     )
-    # A cell may not contain line breaks and bars.
-    return " ".join(text.split()).replace("|", "\\|")
 
 
-def with_registration(page: str, suite: "Suite", executions: Iterable[Mapping[str, Any]]) -> str:
-    """Return a page of results that says what has changed by now since the registration; unchanged where git lacks the commit.
-
-    Arguments:
-        page: its text.
-        suite: its suite.
-        executions: the executions behind the results, which ``provenance.json`` lists.
-    """
-    entry = load_registrations(Path("params/registrations.yaml")).suites.get(suite.suite)
-    if entry is None or commit_date(entry.commit) is None:
-        return page
-    row = f"| registration | {_registration(suite, executions)} |"
-    return re.sub(r"^\| registration \| .*$", lambda _: row, page, count=1, flags=re.MULTILINE)
+def read_folder(suite: "Suite", target: Path, evidence: pd.DataFrame) -> Published:
+    """Read what is published of a suite in a folder."""
+    files = [path for folder in FOLDERS for path in (target / folder).glob("*")] + [target / RECORD]
+    sizes, record = {str(path.relative_to(target)): path.stat().st_size for path in files}, read_json(target / RECORD)
+    return Published(suite, record["suite_sha256"], target, sizes, target / "tables", record["executions"], evidence)
 
 
-def _steps(compute: pd.DataFrame) -> list[str]:
-    """Write the relative cost of a step wherever both models were trained."""
-    plain = compute[compute["variant"] == ""]
-    indm, baseline = (plain[plain["model"] == model] for model in ("indm", REFERENCE))
-    return [
-        f"{row['train_flops_per_step_x'] / row['train_flops_per_step_y']:.2f} ({names(*(row[key] for key in PLACE))})"
-        for row in records(indm.merge(baseline, on=PLACE))
-    ]
-
-
-def _commit(execution: Mapping[str, Any]) -> str:
-    commit = execution["commit"]
-    if commit is None:
-        return "unknown"
-    date = commit_date(commit)
-    changed = ", with uncommitted changes" if execution["uncommitted_changes"] else ""
-    return f"`{commit}`{f' of {date}' if date else ''}{changed}"
-
-
-def _machine(execution: Mapping[str, Any]) -> str:
-    versions = execution["versions"]
-    return (
-        f"{execution['machine']}; threads: {execution['threads']}; {execution['device']}; "
-        f"Python {versions['python']}, torch {versions['torch']}"
-    )
+def renewed(published: Published) -> str:
+    """Return README.md made again from published files; unchanged where git lacks a commit that it names, and so its date."""
+    entry = load_registrations(Path("params/registrations.yaml")).of(published.suite.suite)
+    commits = {execution["commit"] for execution in published.executions} | ({entry.commit} if entry else set())
+    if all(commit and commit_date(commit) for commit in commits):
+        return page_text(published)
+    return (published.target / "README.md").read_text(encoding="utf-8")
 
 
 def _files(published: Published) -> dict[str, dict[str, int]]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from indm.bench.kept.accepted import FILE, Changes
 from indm.bench.kept.folders import SUFFIX, archive, kept_folders, unpack
 from indm.bench.kept.keep import results_alone
-from indm.bench.kept.page import SUMMARISED, Published, page_text
+from indm.bench.kept.page import FOLDERS, RECORD, Published, page_text
 from indm.bench.kept.weights import averaged_weights, is_of, trained
 from indm.bench.pipeline.input_check import InputCheck
 from indm.bench.pipeline.jobs import Job, jobs_of
 from indm.bench.suite.load import suite_sha256
 from indm.errors import ArtifactError
+from indm.report.answers import EVIDENCE
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.results import read_rows
 from indm.store.files import atomic_write, obstacle, read_json
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 MEBIBYTE = 2**20
 MOST = 20 * MEBIBYTE
 MOST_WEIGHTS = 10 * MEBIBYTE
-# Files that are not published any more are removed from these folders.
-FOLDERS = ("tables", "figures", *PICTURES, "weights")
 # The keys of a record whose values many jobs share.
 ALIKE = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions")
 
@@ -60,21 +59,21 @@ def publish(checks: InputCheck, target: Path, runs: Sequence[str]) -> Published:
         files |= {name: content for name, content in pictures.items() if content}
     executions = summarise(suite, here)
     content = {"suite": suite.suite, "suite_sha256": suite_sha256(suite), "executions": executions}
-    files["provenance.json"] = (json.dumps(content, indent=2) + "\n").encode()
+    files[RECORD] = (json.dumps(content, indent=2) + "\n").encode()
     weights = {f"weights/{run}.safetensors": averaged_weights(checks, run) for run in runs}
     weights |= _still_good(checks, target, runs)
     _check_size(weights, MOST_WEIGHTS, "weights")
     _check_size(files | weights, MOST, "files")
     sizes = {name: len(content) for name, content in (files | weights).items()}
-    tables = {name: read_rows(here / f"tables/{name}.csv") for name in SUMMARISED}
-    published = Published(suite, target, sizes, tables, executions)
+    evidence = read_rows(Path("params/evidence.csv"), columns=EVIDENCE)
+    published = Published(suite, suite_sha256(suite), target, sizes, here / "tables", executions, evidence)
     _write(published, files | weights)
     return published
 
 
 def _check_target(suite: str, target: Path) -> None:
     """Refuse a folder with files that publishing would remove, unless ``indm publish`` of the same suite wrote it."""
-    path = target / "provenance.json"
+    path = target / RECORD
     theirs = [file for name in FOLDERS for file in (target / name).glob("*")]
     found = read_json(path).get("suite") if path.is_file() else None
     if found != suite and (theirs or path.is_file()):

@@ -70,7 +70,7 @@ def missing_figure(suite: str, folder: Path, figure: str) -> Missing:
     return Missing(folder / f"{figure}.svg", reason, missing(suite, folder, folder).remedy)
 
 
-NEEDED = ("commit", "uncommitted_changes", "machine", "versions")
+NEEDED = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions", "seconds")
 
 
 def read_records(contents: Contents, results: Path) -> list[dict[str, Any]]:
@@ -88,18 +88,7 @@ def read_records(contents: Contents, results: Path) -> list[dict[str, Any]]:
     ]
 
 
-def origins(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """List the commits, later changes, machines and package versions behind the results, each once."""
-    found: dict[str, dict[str, None]] = {"commit": {}, "machine": {}, "versions": {}}
-    for record in records:
-        changed = " with uncommitted changes" if record["uncommitted_changes"] else ""
-        found["commit"][f"{record['commit'] or 'unknown'}{changed}"] = None
-        found["machine"][record["machine"]] = None
-        found["versions"] |= {f"{package} {version}": None for package, version in record["versions"].items()}
-    return {key: list(texts) for key, texts in found.items()} | {"changed": _changed_since(records)}
-
-
-def _changed_since(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def changed_since(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each commit that computed results, with the changes since that were accepted at the restore."""
     made: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:

@@ -1,77 +1,97 @@
-"""An entry of a page's table: the text that is shown, and the value in its file."""
+"""An entry of a page's table: the text that is shown, and the number in its file."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
-from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE
+from indm.report.matrix import ABSENT, SYMBOLS, Form, plain
 from indm.report.names import written
 
-GRADES = {BETTER: "✓", WORSE: "✗", NOT_BETTER: "−", UNDECIDED: "?"}
 MOST_DECIMALS = 6
 LARGEST_PLAIN = 1e7
+# A number of a table; a whole one is an ``int``.
+Number = int | float
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry: the text that is shown and the value in its file, the same for its error, and the symbol of a grade."""
+    """An entry: the text that is shown and the number in its file, the same for its error, and whether it is a verdict."""
 
     text: str = ""
-    value: str = ""
+    value: Number | None = None
     error: str = ""
-    error_value: str = ""
-    symbol: str = ""
+    error_value: Number | None = None
+    is_verdict: bool = False
 
     def __str__(self) -> str:
-        return f"{self.text} ± {self.error}" if self.error else self.text or "–"
+        return f"{self.text} ± {self.error}" if self.error else self.text or ABSENT
+
+    @property
+    def symbol(self) -> str:
+        """The symbol of a verdict."""
+        return SYMBOLS.get(self.text, "") if self.is_verdict else ""
 
 
-def set_numbers(values: Sequence[str], errors: Sequence[str]) -> list[tuple[str, str]]:
+def set_entry(entry: Entry, form: Form) -> str:
+    """Write an entry in a table of a document."""
+    if entry.value is None:
+        return plain(str(entry))
+    text = form.number(entry.text, entry.value)
+    if entry.error_value is None:
+        return text
+    return text + form.error(f" ± {form.number(entry.error, entry.error_value)}")
+
+
+def set_numbers(values: Sequence[Number | None], errors: Sequence[Number | None]) -> list[tuple[str, str]]:
     """Round all numbers of a column, and their errors, in the same way.
 
     They have two digits of the median error or, without errors, three digits of the median number. Integers stay whole, and very
-    large and very small numbers are written with an exponent. An empty text stays empty.
+    large and very small numbers are written with an exponent. An absent number is an empty text.
     """
-    if not any(errors) and all(value.lstrip("-").isdigit() for value in values if value):
-        return [(_minus(f"{int(value):,}") if value else "", "") for value in values]
-    numbers, spread = ([abs(float(text)) for text in texts if text] for texts in (values, errors))
-    sizes = [size for size in spread or numbers if size]
+    known, spread = ([abs(number) for number in numbers if number is not None] for numbers in (values, errors))
+    if not spread and all(isinstance(value, int) for value in known):
+        return [(_minus("" if value is None else f"{value:,}"), "") for value in values]
+    sizes = [size for size in spread or known if 0 < size < math.inf]
     decimals = (1 if spread else 2) - math.floor(math.log10(median(sizes))) if sizes else 0
-    plain = decimals <= MOST_DECIMALS and max(numbers, default=0.0) < LARGEST_PLAIN
-    form = f"z,.{max(decimals, 0)}f" if plain else ".3g"
+    is_plain = decimals <= MOST_DECIMALS and max(known, default=0.0) < LARGEST_PLAIN
+    form = f"z,.{max(decimals, 0)}f" if is_plain else ".3g"
     return [
-        (_minus(format(float(value), form)) if value else "", format(float(error), form) if value and error else "")
+        (
+            "" if value is None else _minus(format(float(value), form)),
+            "" if value is None or error is None else format(float(error), form),
+        )
         for value, error in zip(values, errors, strict=True)
     ]
 
 
 def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
-    """Format the texts of a column, with numbers next to their errors, one entry per row."""
-    texts = list(table[column])
-    if not all(is_number(text) for text in texts if text):
-        return [text_entry(column, text) for text in texts]
+    """Format a column, with numbers next to their errors, one entry per row."""
+    if not is_numeric_dtype(table[column]):
+        return [
+            Entry("" if pd.isna(text) else written(column, text), is_verdict=column == "verdict")
+            for text in table[column]
+        ]
     # With one seed there is no error over seeds, so the error over images is shown instead.
-    empty = pd.Series("", index=table.index)
-    over = zip(table.get(f"{column}_se", empty), table.get(f"{column}_image_se", empty), strict=True)
-    errors = [seeds or images for seeds, images in over]
-    numbers = zip(set_numbers(texts, errors), texts, errors, strict=True)
-    return [Entry(text, value, error_text, error) for (text, error_text), value, error in numbers]
+    empty = pd.Series(pd.NA, table.index, "Float64")
+    over_seeds, over_images = (table.get(f"{column}{end}", empty).astype("Float64") for end in ("_se", "_image_se"))
+    values, errors = _numbers(table[column]), _numbers(over_seeds.fillna(over_images))
+    texts = set_numbers(values, errors)
+    return [Entry(*one) for one in _beside(texts, values, errors)]
 
 
-def text_entry(column: str, text: str) -> Entry:
-    """Format a text, or a number without an error: grades get their symbol, and names are written for readers."""
-    if column == "verdict":
-        return Entry(text, symbol=GRADES.get(text, ""))
-    return Entry(written(column, text), value=text if is_number(text) else "")
+def _beside(
+    texts: list[tuple[str, str]], values: list[Number | None], errors: list[Number | None]
+) -> list[tuple[str, Number | None, str, Number | None]]:
+    rows = zip(texts, values, errors, strict=True)
+    return [(text, value, error_text, error if error_text else None) for (text, error_text), value, error in rows]
 
 
-def is_number(text: str) -> bool:
-    """Return whether a text of a table is a finite number."""
-    return re.fullmatch(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", text, flags=re.IGNORECASE) is not None
+def _numbers(column: "pd.Series[float]") -> list[Number | None]:
+    return [None if pd.isna(number) else number for number in column.tolist()]
 
 
 def _minus(text: str) -> str:

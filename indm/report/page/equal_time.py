@@ -17,7 +17,6 @@ import pandas as pd
 
 from indm.report.catalogue import CELL, PLACE
 from indm.report.names import REFERENCE, names
-from indm.report.page.entries import is_number
 from indm.report.page.means import OF_IMAGES, read_cells, read_number
 from indm.variants import SAME_COMPUTE
 
@@ -56,11 +55,11 @@ def _line(place: dict[str, str], found: Mapping[str, pd.DataFrame], steps: Mappi
     words = f"{names(*place.values())}: a step of INDM takes the FLOPs of {flops:.2f} steps of DDPM++, and the time of {time:.2f}"
     label = METRICS[place["objective"]]
     table, metric = OF_IMAGES[label]
-    values = {arm: _float(read_number(cells[table], arm, metric)["value"]) for arm in (STEPS, COMPUTE, OURS)}
+    values = {arm: read_number(cells[table], arm, metric)["value"] for arm in (STEPS, COMPUTE, OURS)}
     points = {
-        arm: (steps[cell], value)
+        arm: (steps[cell], float(value))
         for arm, value in values.items()
-        if value is not None and (cell := _cell(place, arm)) in steps
+        if not pd.isna(value) and (cell := _cell(place, arm)) in steps
     }
     if len(points) < len(values):
         return f"{words}."
@@ -81,9 +80,5 @@ def _cell(place: Mapping[str, str], arm: tuple[str, str]) -> tuple[str, ...]:
 
 def _ratio(cells: pd.DataFrame, column: str) -> float | None:
     """Divide a number of INDM by DDPM++'s."""
-    ours, theirs = (_float(read_number(cells, arm, column)["value"]) for arm in (OURS, STEPS))
-    return ours / theirs if ours and theirs else None
-
-
-def _float(text: str) -> float | None:
-    return float(text) if is_number(text) else None
+    ours, theirs = (read_number(cells, arm, column)["value"] for arm in (OURS, STEPS))
+    return None if pd.isna(ours) or pd.isna(theirs) or not theirs else ours / theirs

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from indm.report.catalogue import CELL, PLACE
 from indm.report.names import REFERENCE, name, names
-from indm.report.page.entries import Entry, column_entries, is_number
-from indm.report.results import read_texts
+from indm.report.page.entries import Entry, column_entries
+from indm.report.results import read_columns
 from indm.variants import SAME_COMPUTE
 
 ARMS = {(REFERENCE, ""): name(REFERENCE), ("indm", ""): name("indm")}
@@ -45,9 +45,11 @@ def read_means(tables: Path) -> dict[str, list[Row]]:
 
 
 def read_cells(path: Path) -> pd.DataFrame:
-    """Read a table of cells as texts; empty if it is missing."""
-    empty = pd.DataFrame(columns=[*CELL, "decoder", "sampler", "steps", "sound"], dtype=str)
-    return pd.concat([empty, read_texts(path)]).fillna("") if path.is_file() else empty
+    """Read a table of cells, with absent texts empty; empty if it is missing."""
+    texts, numbers = [*CELL, "decoder", "sampler"], ["steps", "sound"]
+    table = read_columns(path) if path.is_file() else pd.DataFrame()
+    table = table.reindex(columns=list(dict.fromkeys([*texts, *numbers, *map(str, table)])))
+    return table.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
 
 
 def _of_images(found: Mapping[str, pd.DataFrame], place: Mapping[str, str]) -> Iterator[Row]:
@@ -56,15 +58,15 @@ def _of_images(found: Mapping[str, pd.DataFrame], place: Mapping[str, str]) -> I
     for label, (stem, metric) in OF_IMAGES.items():
         yield from _row(label, here[stem], metric, stem)
     swept = here["discretization"]
-    swept = swept[(swept["sound"] == "1") & (swept["fid"] != "")] if "fid" in swept else swept[:0]
+    swept = swept[(swept["sound"] == 1) & swept["fid"].notna()] if "fid" in swept else swept[:0]
     for (sampler, steps), part in _fewest(swept):
         yield from _row(FEW, part, "fid", "fid", f"{steps} steps, {name(sampler)}; ")
 
 
-def _fewest(swept: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+def _fewest(swept: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame]]:
     """Find the fewest steps at which a sampler is sound for the most models; of several samplers, the one with the lowest FID."""
-    groups = [((str(key[0]), str(key[1])), part) for key, part in swept.groupby(["sampler", "steps"], sort=False)]
-    groups.sort(key=lambda one: (-len(one[1]), int(one[0][1]), one[1]["fid"].astype(float).min()))
+    groups = [((str(key[0]), int(key[1])), part) for key, part in swept.groupby(["sampler", "steps"], sort=False)]
+    groups.sort(key=lambda one: (-len(one[1]), one[0][1], one[1]["fid"].min()))
     return groups[:1]
 
 
@@ -72,19 +74,19 @@ def _row(label: str, rows: pd.DataFrame, metric: str, objective: str, remark: st
     """Yield the row of a metric; nothing without a number of INDM."""
     chosen = objective if objective in set(rows["objective"]) else next(iter(rows["objective"]), "")
     cells = rows[rows["objective"] == chosen].set_index(["model", "variant"], drop=False)
-    numbers = pd.DataFrame([read_number(cells, arm, metric) for arm in ARMS])
-    if numbers.shape[1] and numbers["value"][1]:
+    numbers = pd.DataFrame([read_number(cells, arm, metric) for arm in ARMS], dtype="Float64")
+    if numbers["value"].notna()[1]:
         yield Row(label, f"{remark}{chosen} objective", column_entries("value", numbers))
 
 
-def read_number(cells: pd.DataFrame, arm: tuple[str, str], metric: str) -> dict[str, str]:
-    """Return the texts of a number and its errors, with the decoder of claims."""
+def read_number(cells: pd.DataFrame, arm: tuple[str, str], metric: str) -> dict[str, Any]:
+    """Return a number and its errors, absent ones as such, with the decoder of claims."""
     ends = ("", "_se", "_image_se")
     if arm not in cells.index:
-        return {f"value{end}": "" for end in ends}
+        return dict.fromkeys((f"value{end}" for end in ends), pd.NA)
     cell = cells.loc[[arm]].iloc[0]
     fixed = "_fixed" if cell["decoder"] == "fixed" and f"{metric}_fixed" in cell else ""
-    return {f"value{end}": cell.get(f"{metric}{fixed}{end}", "") for end in ends}
+    return {f"value{end}": cell.get(f"{metric}{fixed}{end}", pd.NA) for end in ends}
 
 
 def _of_densities(table: pd.DataFrame) -> Iterator[Row]:
@@ -93,9 +95,7 @@ def _of_densities(table: pd.DataFrame) -> Iterator[Row]:
         if metric not in table:
             continue
         wide = table.pivot_table(metric, "dataset", ["model", "variant"], "first")
-        wide = wide.reindex(columns=pd.MultiIndex.from_tuples(ARMS)).astype(object).fillna("")
-        wide = wide.where(wide.map(is_number))
-        numbers = wide.astype(float).dropna(thresh=2)
+        numbers = wide.reindex(columns=pd.MultiIndex.from_tuples(ARMS)).astype(float).dropna(thresh=2)
         lowest = numbers.idxmin(axis=1)
         texts = [f"{sum(lowest == arm)} of {len(numbers)}" if numbers[arm].notna().any() else "" for arm in ARMS]
         yield Row(label, remark, [Entry(text) for text in texts])

@@ -5,19 +5,21 @@ them.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from indm.report.answers import kinds_of, read_answers, seeds_of
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.grades import MEANINGS
-from indm.report.page.answers import conclusion, counted, elsewhere, kinds_of, read_answers, seeds_of, tally
+from indm.report.matrix import OnPage, matrix, plain
 from indm.report.page.caveats import caveats
-from indm.report.page.contents import Contents, missing_figure, origins, read_records
-from indm.report.page.entries import text_entry
+from indm.report.page.contents import Contents, changed_since, missing_figure, read_records
+from indm.report.page.document import LEADS, Document, facts, sections
+from indm.report.page.entries import set_entry
 from indm.report.page.equal_time import equal_time
-from indm.report.page.means import ARMS, read_means
+from indm.report.page.markup import to_html
+from indm.report.page.means import ARMS, read_cells, read_means
 from indm.report.page.pictures import galleries, read_figures, side_by_side
 from indm.report.page.registration import REGISTERED, describe_registration
 from indm.report.page.tables import Table, executions, read_table
@@ -50,6 +52,22 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
     found = caveats(contents, tables, records, results)
     pictures = galleries(contents, results)
     left_out = _left_out(tables) | (set() if found else {"caveats"})
+    registration = describe_registration(
+        contents.suite,
+        contents.registration,
+        contents.sha256,
+        contents.claims_sha256,
+        [record["commit"] for record in records],
+        contents.changed_seeds,
+        added=contents.added,
+    )
+    changed, costs = plain("; ".join(changed_since(records))), read_cells(results / "tables/compute.csv")
+    document = Document(
+        answers=read_answers(tables["claims"].path, evidence),
+        means=read_means(results / "tables"),
+        lead="error-compute" if "learning" in left_out else "learning-curve-flops",
+        facts=facts(contents.suite, contents.sha256, registration, records, costs, changed),
+    )
     return (
         _environment()
         .get_template("index.html.jinja")
@@ -58,9 +76,10 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
             meanings=MEANINGS,
             catalogue=CATALOGUE,
             tables=tables,
-            answers=read_answers(tables["claims"].path, evidence),
-            arms=ARMS.values(),
-            means=read_means(results / "tables"),
+            answers=document.answers,
+            document=sections(document, OnPage()),
+            lead=document.lead,
+            leads=LEADS,
             equal_time=equal_time(contents.runs, results / "tables"),
             figures=read_figures(figures),
             missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
@@ -68,17 +87,7 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
             shown=side_by_side(pictures, [*ARMS]),
             records=records,
             executions=executions(records),
-            origins=origins(records),
-            registered=REGISTERED,
-            registration=describe_registration(
-                contents.suite,
-                contents.registration,
-                contents.sha256,
-                contents.claims_sha256,
-                [record["commit"] for record in records],
-                contents.changed_seeds,
-                added=contents.added,
-            ),
+            is_registered=registration.startswith(REGISTERED),
             caveats=found,
             sections={anchor: title for anchor, title in SECTIONS.items() if anchor not in left_out},
             left_out=[title for anchor, title in SECTIONS.items() if anchor in left_out - {"caveats"}],
@@ -97,8 +106,9 @@ def _left_out(tables: Mapping[str, Table]) -> set[str]:
 
 def render_headline(tables: Path) -> str:
     """Render the answer that the page begins with, for another document."""
-    template = _environment().get_template("headline.html.jinja")
-    return str(template.module.headline(read_answers(tables / "claims.csv")))  # type: ignore[attr-defined]
+    document = Document(read_answers(tables / "claims.csv"), means={}, lead="error-compute", facts={})
+    told = sections(document, OnPage())
+    return to_html(f"{told['answer']}\n\n{told['longer']}")
 
 
 def _environment() -> Environment:
@@ -110,6 +120,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
-    environment.globals |= {one.__name__: one for one in (conclusion, counted, elsewhere, kinds_of, seeds_of, tally)}
-    environment.globals["symbols"] = partial(text_entry, "verdict")
+    environment.filters["to_html"] = to_html
+    environment.globals |= {one.__name__: one for one in (kinds_of, matrix, seeds_of, set_entry)}
+    environment.globals["form"] = OnPage()
     return environment

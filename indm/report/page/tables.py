@@ -10,14 +10,11 @@ from urllib.parse import quote
 import pandas as pd
 
 from indm.report.catalogue import CATALOGUE
-from indm.report.names import heading
+from indm.report.columns import described, heading
 from indm.report.page.contents import Missing, missing
 from indm.report.page.entries import Entry, column_entries
-from indm.report.results import read_texts
+from indm.report.results import read_columns
 
-# Columns that are written once, in the caption, if all rows agree.
-SHARED = {"dataset", "sde", "objective", "variant", "seeds", "sampler", "nfe", "num_samples", "images", "extractor"}
-SHARED |= {"split", "machine"}
 FEWEST_ROWS_TO_SHARE = 3
 # What an address may have as it is, and HTML, too.
 SAFE = " /:;=,.()-!*~?@$+[]{}^|"
@@ -49,7 +46,7 @@ class Table:
 
 
 def read_table(suite: str, path: Path) -> Table:
-    """Read a table as texts, and format it: errors next to values, no empty columns, shared values in the caption.
+    """Read a table and format it: errors next to values, no empty columns, shared values in the caption.
 
     Published numbers for which we have no number are counted but not shown.
     """
@@ -59,23 +56,23 @@ def read_table(suite: str, path: Path) -> Table:
     if not entry.section:
         return Table(path.stem, path, downloads={"CSV": (path.name, data_uri("text/csv", path.read_bytes()))})
     dropped = entry.view.dropped if entry.view else ""
-    table = read_texts(path, *filter(None, [dropped]))
+    table = read_columns(path, *filter(None, [dropped]))
     count = len(table)
     if count == 0:
         reason = f"no rows: the suite {suite} does not ask for these numbers"
         return Table(path.stem, path, missing=Missing(path, reason, f"edit params/{suite}.yaml"), empty=True)
     if dropped:
-        table = table[table[dropped] != ""].reset_index(drop=True)
+        table = table[table[dropped].notna()].reset_index(drop=True)
     entries = {column: column_entries(column, table) for column in map(str, table) if _is_shown(column, table)}
-    enough = SHARED if len(table) >= FEWEST_ROWS_TO_SHARE else set()
-    shared = {key: entries.pop(key)[0] for key in [*entries] if key in enough and len(set(entries[key])) == 1}
+    alike = [key for key, found in entries.items() if described(key).shared and len(set(found)) == 1]
+    shared = {key: entries.pop(key)[0] for key in alike if len(table) >= FEWEST_ROWS_TO_SHARE}
     headings = [heading(column) for column in entries]
     rows = [list(row) for row in zip(*entries.values(), strict=True)]
     return Table(
         path.stem,
         path,
         headings,
-        [all(entry.value or not entry.text for entry in column) for column in entries.values()],
+        [all(entry.value is not None or not entry.text for entry in column) for column in entries.values()],
         rows,
         {heading(column): entry for column, entry in shared.items()},
         _downloads(path, headings, rows),
@@ -91,7 +88,7 @@ def executions(records: Sequence[Mapping[str, Any]]) -> Table:
     rows = []
     for record in records:
         seconds, memory = record["seconds"], record["peak_memory_mib"]
-        numbers = [Entry(f"{seconds:.1f}", str(seconds)), Entry(f"{memory:,.0f}", str(memory))]
+        numbers = [Entry(f"{seconds:.1f}", seconds), Entry(f"{memory:,.0f}", memory)]
         rows.append([Entry(record["stage"]), Entry(record["subject"]), *numbers])
         rows[-1].append(Entry((record["commit"] or "unknown")[:10]))
     headings = ["stage", "subject", "seconds", "peak memory, MiB", "commit"]
@@ -105,7 +102,7 @@ def _is_shown(column: str, table: pd.DataFrame) -> bool:
     """Leave out the suite, empty columns, and errors, which are written next to their values."""
     value = column.removesuffix("_se").removesuffix("_image")
     beside_its_value = column.endswith("_se") and value in table
-    return column in table and column != "suite" and not beside_its_value and bool((table[column] != "").any())
+    return column in table and column != "suite" and not beside_its_value and bool(table[column].notna().any())
 
 
 def _downloads(path: Path, headings: list[str], rows: list[list[Entry]]) -> dict[str, tuple[str, str]]:

@@ -1,7 +1,8 @@
-"""The answers of the page: each claim at one place, with the advantage over each model with which it was compared."""
+"""The answers of a suite: each claim at one place, with the advantage over each model with which it was compared."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import pandas as pd
 
 from indm.report.catalogue import PLACE
-from indm.report.differences import COMPARISONS, COMPUTE, CONTROL, SIMPLE, STEPS
+from indm.report.differences import COMPARISONS, COMPUTE, CONTROL, FIXED_NUMBER, SIMPLE, STEPS
+from indm.report.export import ratio
 from indm.report.grades import BETTER, MEANINGS, NOT_BETTER, UNDECIDED, WORSE, in_words
 from indm.report.names import comparator, names, written
-from indm.report.page.entries import Entry, set_numbers, text_entry
-from indm.report.results import read_texts
+from indm.report.results import read_rows, records
 
 KEYS = ("id", *PLACE)
+NUMBERS = ("effect", "low", "high", "smallest_effect", "n", "planned", "failed_treatment", "failed_against")
 GRADED = (*KEYS, "comparison", "against", "verdict", "effect", "low", "high", "smallest_effect", "n")
 GRADED += ("planned", "failed_treatment", "failed_against", "reason", "protocol")
 COLUMNS = (*GRADED, "family", "treatment", "unit", "question", "statement", "source", "repeatability", "to_decide")
@@ -34,18 +36,35 @@ SUBJECTS |= {"better-nelbo": "NELBO", "lower-fid": "FID"}
 
 @dataclass(frozen=True)
 class Compared:
-    """The advantage over one model: its kind, model and seeds, the verdict, the effect and its interval, and the reason."""
+    """The advantage over one model: a row of the table of claims, NaN where it has no number.
+
+    ``against`` is the model's name; ``seeds`` have both numbers, of those ``planned``; ``failed`` and ``notes`` are in words.
+    """
 
     kind: str
     against: str
     seeds: int
-    verdict: Entry
-    effect: Entry
-    low: Entry
-    high: Entry
+    planned: int
+    verdict: str
+    effect: float
+    low: float
+    high: float
+    smallest: float
     reason: str
+    to_decide: str
+    ratio: str
     failed: str
     notes: str
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is an effect."""
+        return not math.isnan(self.effect)
+
+    @property
+    def words(self) -> str:
+        """The verdict for readers."""
+        return in_words(self.verdict, self.smallest)
 
     @property
     def label(self) -> str:
@@ -53,11 +72,6 @@ class Compared:
         if self.kind == CONTROL:
             return self.against
         return f"{self.kind} ({self.against})" if self.kind == SIMPLE and self.against else self.kind
-
-    @property
-    def why(self) -> str:
-        """Why there is no decision, in short; empty if there is one."""
-        return self.reason.partition(":")[0] if self.verdict.value == UNDECIDED else ""
 
 
 # Comparisons by their kind, or by the control's name.
@@ -85,21 +99,45 @@ class Answer:
 
 
 def read_answers(claims: Path, evidence: Path | None = None) -> list[Answer]:
-    """Read the answers, in the order of the claims, without further controls that were not run; empty without a table."""
+    """Read the answers of a table; empty without one.
+
+    Arguments:
+        claims: the table of claims.
+        evidence: the main claims of published suites; those with more seeds than this suite stand beside its own.
+    """
     if not claims.is_file():
         return []
-    rows = read_texts(claims, *COLUMNS)
-    rows = rows[(rows["comparison"] != CONTROL) | (rows["planned"] != "0")]
-    # The measured rows of published suites with more seeds than this suite.
-    longer = read_texts(evidence, *EVIDENCE) if evidence else pd.DataFrame(columns=[*EVIDENCE])
-    seeds = longer.groupby("suite")["n"].transform(_most)
-    longer = longer[(seeds > _most(rows["n"])) & (longer["effect"] != "")]
-    published = longer.to_dict("records")
-    return [_answer(part.to_dict("records"), published) for _, part in rows.groupby([*KEYS], sort=False)]
+    published = read_rows(evidence, columns=EVIDENCE) if evidence else pd.DataFrame(columns=[*EVIDENCE])
+    return answers_beside(read_rows(claims, columns=COLUMNS), published)
 
 
-def _most(seeds: "pd.Series[str]") -> int:
-    return max((int(n or 0) for n in seeds), default=0)
+def answers_beside(claims: pd.DataFrame, published: pd.DataFrame) -> list[Answer]:
+    """List the answers, with the evidence of published suites that have more seeds; see :func:`answers_of`."""
+    if not len(claims):
+        return []
+    seeds = published.groupby("suite")["n"].transform("max")
+    return answers_of(claims, published=published[(seeds > claims["n"].max()) & published["effect"].notna()])
+
+
+def answers_of(
+    claims: pd.DataFrame, where: Sequence[str] = tuple(PLACE), published: pd.DataFrame | None = None
+) -> list[Answer]:
+    """List the answers in the order of the claims, without further controls that were not run.
+
+    Arguments:
+        claims: rows of the table of claims.
+        where: the columns that name a place; answers are kept apart by all columns of :data:`PLACE`, too.
+        published: the rows of other suites, with their names.
+    """
+    rows = _filled(claims[(claims["comparison"] != CONTROL) | (claims["planned"] != 0)])
+    others = [] if published is None else records(_filled(published))
+    return [_answer(records(part), where, others) for _, part in rows.groupby([*KEYS], sort=False)]
+
+
+def _filled(table: pd.DataFrame) -> pd.DataFrame:
+    """Write absent texts as empty texts, also in a column without any text, which is read as numbers."""
+    texts = [column for column in COLUMNS if column in table and column not in (*NUMBERS, "repeatability")]
+    return table.astype(dict.fromkeys(texts, object)).fillna(dict.fromkeys(texts, ""))
 
 
 def counted(answers: Iterable[Answer]) -> list[Answer]:
@@ -158,7 +196,7 @@ def _sentence(opening: str, by_claim: Mapping[str, Mapping[str, int]]) -> str:
 
 def tally(compared: Iterable[Compared]) -> dict[str, int]:
     """Count the verdicts on measured effects, in the order of :data:`MEANINGS`."""
-    found = Counter(one.verdict.value for one in compared if one.effect.value)
+    found = Counter(one.verdict for one in compared if one.measured)
     return {word: found[word] for word in MEANINGS if found[word]}
 
 
@@ -183,15 +221,16 @@ def kinds_of(answers: Iterable[Answer], controls: bool = False) -> dict[str, str
         for key, ones in it.cells.items()
         if (ones[0].kind == CONTROL) == controls
     }
-    return {key: found[key] for key in dict.fromkeys([*COMPARISONS, *found]) if key in found}
+    return {key: found[key] for key in dict.fromkeys([*COMPARISONS, FIXED_NUMBER, *found]) if key in found}
 
 
-def _answer(rows: list[dict[Any, str]], published: list[dict[Any, str]]) -> Answer:
+def _answer(rows: list[dict[str, Any]], where: Sequence[str], published: list[dict[str, Any]]) -> Answer:
     first = rows[0]
     evidence: dict[str, dict[str, list[Compared]]] = {}
     for row in published:
         if all(row[key] == first[key] for key in KEYS):
-            evidence.setdefault(row["suite"], {})[row["comparison"]] = [_compared(row)]
+            # Published rows lack the unit, which is the claim's.
+            evidence.setdefault(row["suite"], {})[row["comparison"]] = [_compared({"unit": first["unit"], **row})]
     return Answer(
         claim=first["id"],
         question=first["question"],
@@ -199,7 +238,7 @@ def _answer(rows: list[dict[Any, str]], published: list[dict[Any, str]]) -> Answ
         source=first["source"],
         is_primary=first["family"] == "primary",
         is_ours=first["treatment"] == TREATMENT,
-        place=names(*(first[key] for key in PLACE)),
+        place=names(*(first[key] for key in where)),
         length="" if first["sde"] else first["dataset"].rpartition("-")[2],
         unit=first["unit"],
         cells={row["against"] if row["comparison"] == CONTROL else row["comparison"]: [_compared(row)] for row in rows},
@@ -207,30 +246,28 @@ def _answer(rows: list[dict[Any, str]], published: list[dict[Any, str]]) -> Answ
     )
 
 
-def _compared(row: Mapping[Any, str]) -> Compared:
-    failed = [int(row[f"failed_{arm}"] or 0) for arm in ("treatment", "against")]
-    effect, low, high = _set([row[end] for end in ("effect", "low", "high")], row["smallest_effect"])
-    verdict = text_entry("verdict", row["verdict"])
+def _compared(row: Mapping[str, Any]) -> Compared:
+    failed = [_count(row[f"failed_{arm}"]) for arm in ("treatment", "against")]
     # Published rows lack these two.
-    again, seeds = row.get("repeatability"), row.get("to_decide")
-    further = (f"repeatability {float(again):.2f}" if again else "", f"to decide: {seeds}" if seeds else "")
+    again, seeds = row.get("repeatability", math.nan), row.get("to_decide", "")
+    further = ("" if math.isnan(again) else f"repeatability {again:.2f}", f"to decide: {seeds}" if seeds else "")
     return Compared(
         kind=row["comparison"],
         against=comparator(row["against"]),
-        seeds=int(row["n"] or 0),
-        verdict=Entry(in_words(verdict.text, float(row["smallest_effect"])), verdict.text, symbol=verdict.symbol),
-        effect=effect,
-        low=low,
-        high=high,
+        seeds=_count(row["n"]),
+        planned=_count(row["planned"]),
+        verdict=row["verdict"],
+        effect=row["effect"],
+        low=row["low"],
+        high=row["high"],
+        smallest=row["smallest_effect"],
         reason=row["reason"],
-        failed=f"failed {failed[0]} | {failed[1]} of {row['planned']}" if any(failed) else "",
+        to_decide=seeds,
+        ratio="" if math.isnan(row["effect"]) else ratio(row),
+        failed=f"failed seeds: {failed[0]}, of the other model {failed[1]}" if any(failed) else "",
         notes="; ".join(filter(None, (row["reason"], written("protocol", row["protocol"]), *further))),
     )
 
 
-def _set(texts: list[str], smallest: str) -> list[Entry]:
-    """Round numbers of one unit as if the smallest effect were their standard error; if it is 0, by their spread."""
-    numbers = [float(text) for text in texts if text]
-    error = float(smallest or 0) or (max(numbers, default=0.0) - min(numbers, default=0.0)) / 20
-    errors = [f"{error:.6g}" if text and error else "" for text in texts]
-    return [Entry(text, value) for (text, _), value in zip(set_numbers(texts, errors), texts, strict=True)]
+def _count(number: float) -> int:
+    return 0 if math.isnan(number) else int(number)
