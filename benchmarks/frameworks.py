@@ -92,7 +92,7 @@ def call_of(name: str) -> Call:
     with mock.patch.object(indm, "referee", create=True) as called, path, redirect_stdout(None):
         names = runpy.run_path(str(EXAMPLES / f"{name}.py"))
     network, sde, images = called.call_args.args
-    return Call(network, sde, images, called.call_args.kwargs, names)
+    return Call(network, sde, images, dict(called.call_args.kwargs), names)
 
 
 def first_words(call: Call, images: int) -> str:
@@ -107,7 +107,7 @@ def first_words(call: Call, images: int) -> str:
 def nelbo(report: Report) -> str:
     """Write the bound."""
     values = report.images["nelbo"]
-    return f"{values.mean():.3f} ± {values.sem():.3f}"
+    return f"{float(values.mean()):.3f} ± {float(values.sem()):.3f}"
 
 
 def rows(name: str, images: int, time_draws: int) -> list[str]:

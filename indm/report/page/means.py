@@ -65,7 +65,7 @@ def _of_images(found: Mapping[str, pd.DataFrame], place: Mapping[str, str]) -> I
 
 def _fewest(swept: pd.DataFrame) -> list[tuple[tuple[str, int], pd.DataFrame]]:
     """Find the fewest steps at which a sampler is sound for the most models; of several samplers, the one with the lowest FID."""
-    groups = [((str(key[0]), int(key[1])), part) for key, part in swept.groupby(["sampler", "steps"], sort=False)]
+    groups = [((str(key[0]), int(str(key[1]))), part) for key, part in swept.groupby(["sampler", "steps"], sort=False)]
     groups.sort(key=lambda one: (-len(one[1]), one[0][1], one[1]["fid"].min()))
     return groups[:1]
 
