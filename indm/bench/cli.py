@@ -398,11 +398,11 @@ def referee(
     page: Path,
     **given: Any,
 ) -> None:
-    """Evaluate the likelihood of your network, and check its description.
+    """Evaluate your network's likelihood.
 
-    The network is a function of an input and a condition, such as my_model:network for the function network in my_model.py. Prints
-    what is wrong with its description, NELBO and NLL with their errors and their meaning, and the number that each common mistake
-    would give.
+    Its description is checked, too. The network is a function of an input and a condition, such as my_model:network for the
+    function network in my_model.py. Prints what is wrong with its description, NELBO and NLL with their errors and their meaning,
+    and the number that each common mistake would give.
     """
     from indm.foreign.files import read_images
     from indm.foreign.likelihood import referee as judge
