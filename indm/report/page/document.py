@@ -64,7 +64,7 @@ def _templates() -> dict[str, Template]:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES / "document"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"plain": plain, "title": lambda text: text[:1].upper() + text[1:]}
+    environment.filters["plain"] = plain
     environment.globals |= {
         one.__name__: one for one in (conclusion, counted, counts, elsewhere, matrix, rows_of, seeds_of, table)
     }
