@@ -57,6 +57,8 @@ def test_records_and_times_are_not_compared(tmp_path: Path) -> None:
     [
         ("tables/nll.csv", "2.0,", "2.01,", 0.1),
         ("tables/nll.csv", ",400", ",404", 4 / 404),
+        # The largest of a row, which is not its last.
+        ("tables/nll.csv", "2.0,0.1,400", "2.01,0.1,404", 0.1),
         ("tables/nll.csv", "indm", "ddpmpp", math.inf),
         ("tables/nll.csv", "2.0,", "nan,", math.inf),
         ("tables/nll.csv", "step", "steps", math.inf),

@@ -39,7 +39,7 @@ from indm.store.files import (
     write_table,
     write_weights,
 )
-from indm.store.manifest import Manifest, read_manifest, write_manifest
+from indm.store.manifest import Manifest, content_sha256, read_manifest, write_manifest
 from indm.store.provenance import provenance
 
 KIND = "test-1"
@@ -296,3 +296,15 @@ def test_numbers_that_are_not_finite_in_a_reference_are_refused(tmp_path: Path) 
     )
     with pytest.raises(ArtifactError, match=r"extractor\.safetensors.*scale"):
         load_extractors(tmp_path / "extractor.safetensors")
+
+
+def test_the_hash_of_a_folder_is_of_names_and_contents_in_order_without_hidden_files(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, names in ((first, "abc"), (second, "cba")):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text(name)
+    (second / ".snakemake_timestamp").write_text("")
+    assert content_sha256(first) == content_sha256(second)
+    (second / "c").write_text("d")
+    assert content_sha256(first) != content_sha256(second)

@@ -226,6 +226,15 @@ def test_what_was_made_from_something_since_replaced_is_refused(copied: Path) ->
         checks(copied).check(Job("table", ""))
 
 
+def test_a_table_that_was_made_without_a_run_is_refused(copied: Path) -> None:
+    path = copied / "results/smoke/tables/manifest/table.json"
+    manifest = json.loads(path.read_text())
+    manifest["inputs"].popitem()
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"manifest/table\.json: made from other files than the suite has now"):
+        checks(copied).check(Job("claims", ""))
+
+
 def test_a_table_of_runs_that_are_swept_no_more_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
     suite = changed(sweep=SMOKE.sweep.model_dump() | {"objectives": []})

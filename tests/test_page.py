@@ -131,7 +131,9 @@ def test_every_number_is_in_a_file_of_results_and_rounded_from_it(folder: Path, 
 
 def test_no_cell_holds_a_number_without_its_file(page: Reader) -> None:
     """Whatever of a cell is not marked is text; digits are the made-up commit, and a setting of the protocol by its name."""
-    bare = {text.strip() for text in page.cells if text.replace("±", "").strip().lstrip("-−").replace(".", "").isdigit()}
+    bare = {
+        text.strip() for text in page.cells if text.replace("±", "").strip().lstrip("-−").replace(".", "").isdigit()
+    }
     assert {text for text in bare if len(text) != 10} <= {"250"}
 
 

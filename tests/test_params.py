@@ -156,7 +156,9 @@ MISTAKES = {
         "run digits-ve-indm-fid, key sample.denoise: found 'released_ve'"
     ),
     "key given twice": ("threads: 1", "threads: 1\nthreads: 2", 'duplicate key "threads"', "line 6"),
-    "range that is empty": ("beta_min: 0.1", "beta_min: 30.0", "key train.sde.vp.beta_min: found 30.0"),
+    "range that is empty": (
+        "beta_min: 0.1", "beta_min: 30.0", "key train.sde.vp.beta_min: found 30.0; allowed: below beta_max 20.0"
+    ),
     "a density that nobody draws": (
         "    moons-short: {density: moons,", "    moons-short: {density: moonz,",
         "key toy2d.datasets.moons-short.density: found 'moonz'", "checkerboard"
