@@ -256,6 +256,13 @@ def test_checksums_cover_kept_files(folder: Path) -> None:
         check_sums(folder)
 
 
+def test_a_table_that_was_added_is_refused(folder: Path) -> None:
+    (folder / "tables").mkdir(exist_ok=True)
+    (folder / "tables/more.csv").write_text("a\n1\n")
+    with pytest.raises(ArtifactError, match=r"more\.csv"):
+        check_sums(folder)
+
+
 def test_keeping_updates_the_checksums_of_kept_files_alone(folder: Path) -> None:
     kept = folder / "kept/runs/a.tar.gz"
     kept.write_text("of a later run")
