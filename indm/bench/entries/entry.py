@@ -18,6 +18,7 @@ from indm.strict_yaml import Strict
 if TYPE_CHECKING:
     from indm.bench.entries.tracks import LoadedTrack
     from indm.diffusion.model import ImplicitNonlinearDiffusion
+    from indm.flows.base import Flow
 
 DDPMPP = "ddpmpp"
 # Shown in tables, and the upper end of seeds, so that they fit into nine digits.
@@ -135,47 +136,55 @@ def without_map(spec: Mapping[str, Any]) -> "ImplicitNonlinearDiffusion":
     return build_model(spec)
 
 
-def maker(entry: Entry, shape: tuple[int, int, int]) -> Maker:
-    """Import an entry, check the contract of its map or forward process, and return what builds its model.
-
-    Arguments:
-        entry: the entry.
-        shape: (C, S, S) of an image of the track.
+def maker(path: Path) -> Maker:
+    """Import an entry, and return what builds its model.
 
     Raises:
-        ArtifactError: if it cannot be imported, defines neither, or breaks the contract; one line.
+        ArtifactError: if it cannot be imported, or defines neither a map nor a forward process.
     """
     # Imported here, because they import torch.
-    from indm.diffusion.contract import imported
-    from indm.flows.base import Flow
-
-    module = imported(str(entry.path), EXPECTED)
-    family, flow = getattr(module, "FAMILY", None), getattr(module, "FLOW", None)
-    if family is not None:
-        found, made = _of_family(str(entry.path))
-    elif isinstance(flow, type) and issubclass(flow, Flow):
-        found, made = _of_flow(flow, shape)
-    else:
-        raise ArtifactError(f"{entry.path}: found neither FLOW, a class derived from Flow, nor FAMILY; expected {EXPECTED}")
-    if found:
-        raise ArtifactError(f"{entry.path}: breaks the contract: {found[0]}")
-    return made
-
-
-def _of_family(source: str) -> tuple[list[str], Maker]:
-    from indm.diffusion.contract import check_family, member
-
-    known = member(source)
-    return check_family(known), known.family
-
-
-def _of_flow(flow: Any, shape: tuple[int, int, int]) -> tuple[list[str], Maker]:
+    from indm.diffusion.contract import member
     from indm.diffusion.model import build_model
-    from indm.flows.contract import check_flow
+
+    if (flow := _flow(path)) is None:
+        return member(str(path)).family
 
     def made(spec: Mapping[str, Any]) -> "ImplicitNonlinearDiffusion":
         model = build_model(spec)
         model.flow = flow(*spec["shape"][:2])
         return model
 
-    return check_flow(flow, shape), made
+    return made
+
+
+def check_contract(path: Path, shape: tuple[int, int, int]) -> None:
+    """Check the contract of an entry's map or forward process.
+
+    Arguments:
+        path: the file.
+        shape: (C, S, S) of an image of the track.
+
+    Raises:
+        ArtifactError: if it breaks the contract, with the first thing that was found; one line.
+    """
+    from indm.diffusion.contract import check_family, member
+    from indm.flows.contract import check_flow
+
+    flow = _flow(path)
+    found = check_family(member(str(path))) if flow is None else check_flow(flow, shape)
+    if found:
+        raise ArtifactError(f"{path}: breaks the contract: {found[0]}")
+
+
+def _flow(path: Path) -> "type[Flow] | None":
+    """Import an entry, and return its map; None if it has a forward process instead."""
+    from indm.diffusion.contract import imported
+    from indm.flows.base import Flow
+
+    module = imported(str(path), EXPECTED)
+    if hasattr(module, "FAMILY"):
+        return None
+    flow = getattr(module, "FLOW", None)
+    if not isinstance(flow, type) or not issubclass(flow, Flow):
+        raise ArtifactError(f"{path}: found neither FLOW, a class derived from Flow, nor FAMILY; expected {EXPECTED}")
+    return flow

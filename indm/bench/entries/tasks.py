@@ -21,11 +21,14 @@ from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.fixed_decoder import with_fixed
 from indm.diffusion.likelihood import four_numbers
 from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.errors import ArtifactError, DivergenceError
 from indm.registry import DATASETS
 from indm.seeding import derive_seed
 from indm.training.batches import Batch, Draws, step_batch
 
 CPU = torch.device("cpu")
+# Standard errors below the truth at which a bound is no bound.
+BELOW = 5
 # The columns of what is measured: an image's bound, or a density's mean bound minus the truth, with both decoders, in bits/dim.
 MEASURED = ["split", "item", "nelbo", "nelbo_fixed"]
 
@@ -168,6 +171,7 @@ class Points:
             ode_images=0,
         )
         bits = 1 / (math.prod(self.shape) * math.log(2))
+        _check_above(bits * (nats["nelbo"] + truth), self.name)
         return {name: bits * float((values + truth).mean()) for name, values in nats.items()}
 
     def _points(self, seed: int, count: int, generator: Generator) -> Tensor:
@@ -182,3 +186,20 @@ def _both_decoders(model: ImplicitNonlinearDiffusion, table: pd.DataFrame) -> pd
     alpha = alpha_at_eps(model)
     known = pd.Series(math.nan if alpha is None else alpha, index=table.index)
     return with_fixed(table, known)[MEASURED]
+
+
+def _check_above(excess: Tensor, name: str) -> None:
+    """Refuse a bound that is not finite, or below the truth by more than chance: its density would have more than one as its integral.
+
+    Arguments:
+        excess: the bound minus the truth at each point, in bits/dim, shape (N,).
+
+    Raises:
+        DivergenceError: if a number is not finite.
+        ArtifactError: if their mean is below 0 by more than :data:`BELOW` standard errors.
+    """
+    if not excess.isfinite().all():
+        raise DivergenceError(f"found a bound on {name} that is not finite, expected finite ones; lower its RATES")
+    mean, error = float(excess.mean()), float(excess.std() / len(excess) ** 0.5)
+    if mean < -BELOW * error:
+        raise ArtifactError(f"found a bound on {name} {-mean:.3g} ± {error:.1g} bits/dim below the truth, expected one above it")

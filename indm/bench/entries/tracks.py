@@ -50,12 +50,13 @@ class LoadedTrack:
     """A track with its suite, of which only the track's run is left.
 
     Arguments:
-        content: the track's keys.
+        file: the track's file.
+        content: its keys.
         suite: the suite with only the track's run.
     """
 
-    def __init__(self, content: Track, suite: Suite) -> None:
-        self.content, self.suite = content, suite
+    def __init__(self, file: Path, content: Track, suite: Suite) -> None:
+        self.file, self.content, self.suite = file, content, suite
 
     @property
     def name(self) -> str:
@@ -98,7 +99,7 @@ def load_track(track: str, folder: Path = FOLDER) -> LoadedTrack:
         raise ParamsError(
             f"{file}: key run: found {content.run!r}; allowed: a run of suite {content.suite} of plain ddpmpp with objective nll"
         )
-    return LoadedTrack(content, with_trial(suite, content.run, run.seed, content.train.model_dump(exclude_unset=True)))
+    return LoadedTrack(file, content, with_trial(suite, content.run, run.seed, content.train.model_dump(exclude_unset=True)))
 
 
 def density_name(name: str) -> str:

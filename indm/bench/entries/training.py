@@ -1,35 +1,42 @@
-"""The training of one model on one task with one seed, whose operations are counted in every step."""
+"""The trainings of the models of a comparison, whose operations are counted before and while they train."""
 
+import multiprocessing
+import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 
+from indm.bench.entries.entry import Maker, Rates, maker, without_map
+from indm.bench.entries.tasks import Task, tasks_of
+from indm.bench.entries.tracks import LoadedTrack, load_track
+
 # Private, because an edit of modules that stages use would run all their jobs again.
 from indm.bench.models.begin import _FlopCounter, step_flops
 from indm.bench.models.spec import _shared, build_plan, model_spec
-from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError, DivergenceError, IndmError
 from indm.flows.contract import check_map
+from indm.process import set_environment, set_up
 from indm.progress import bar
 from indm.seeding import derive_seed
 from indm.training.trainer import Optimisation, Trainer
 
 if TYPE_CHECKING:
-    from indm.bench.entries.entry import Maker, Rates
-    from indm.bench.entries.tasks import Task
-    from indm.bench.entries.tracks import LoadedTrack
     from indm.bench.suite.schema.train import TrainParams
+    from indm.diffusion.model import ImplicitNonlinearDiffusion
 
 # The first steps whose losses are kept, and trained again by ``indm verify``.
 FIRST = 100
-# A step may take this much more than was counted before: a flow's series have random lengths.
-COUNTED = 0.1
+# The share of steps whose operations are counted, and how much more than before their mean may be: series have random lengths.
+COUNTED, MORE = 0.1, 0.1
 
 
 @dataclass(frozen=True)
@@ -37,113 +44,182 @@ class Competitor:
     """A model of a comparison.
 
     Arguments:
-        name: its name in tables.
-        make: what builds it.
+        name: its role: ``entry``, ``ddpmpp`` or ``record``.
+        path: the entry's file; None for DDPM++.
         rates: its rates.
     """
 
     name: str
-    make: "Maker"
-    rates: "Rates"
+    path: Path | None
+    rates: Rates
+
+    @property
+    def make(self) -> Maker:
+        """What builds its model."""
+        return without_map if self.path is None else maker(self.path)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: a model, the number of its task, its seed, its steps, and how many of them are taken."""
+
+    track: Path
+    one: Competitor
+    task: int
+    seed: int
+    steps: int
+    until: int
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model.
+    """What is kept of a training.
 
     Arguments:
-        model: the model with averaged weights.
+        job: the training.
         losses: the losses of the first steps, in nats per dimension.
-        flops: the mean number of operations of a step, as counted while training.
         seconds: the mean time of a step.
+        table: what was measured, with the columns of :data:`indm.bench.entries.tasks.MEASURED`; None if it was not finished.
     """
 
-    model: ImplicitNonlinearDiffusion
+    job: Job
     losses: list[float]
-    flops: float
     seconds: float
+    table: pd.DataFrame | None
 
 
-class Trainings:
-    """The trainings of a track.
+@cache
+def _loaded(track: Path) -> tuple[LoadedTrack, list[Task]]:
+    """Load a track and its tasks once in a process."""
+    loaded = load_track(str(track))
+    return loaded, tasks_of(loaded)
 
-    Arguments:
-        track: the track.
+
+def run_jobs(jobs: list[Job], cores: int) -> list[Trained]:
+    """Train on some cores, a process each; numbers do not depend on how many.
+
+    Raises:
+        DivergenceError: if a loss or a gradient is not finite.
+        ArtifactError: if the code of an entry raises an exception, hides operations, or a trained map breaks the contract.
     """
-
-    def __init__(self, track: "LoadedTrack") -> None:
-        self.track = track
-
-    def cost(self, one: Competitor, task: "Task") -> tuple[int, int]:
-        """Count the operations of building a model, with the fit of its map, and of a step."""
-        with self._theirs(one):
-            trainer, built = self._begin(one, task, 0, self.track.params)
-            return built, step_flops(trainer, task.batch(0, 0))
-
-    def train(self, one: Competitor, task: "Task", seed: int, steps: int, until: int | None = None) -> Trained:
-        """Train a model for a number of steps, or only the first ones of as long a training.
-
-        Raises:
-            DivergenceError: if a loss or a gradient is not finite.
-            ArtifactError: if the code of the entry raises an exception.
-        """
-        params = self.track.params.model_copy(update={"steps": steps})
-        with self._theirs(one, seed):
-            trainer, _ = self._begin(one, task, seed, params)
-            return self._steps(trainer, one, task, seed, params, steps if until is None else min(until, steps))
-
-    def measure(self, one: Competitor, task: "Task", seed: int, model: ImplicitNonlinearDiffusion) -> pd.DataFrame:
-        """Check the trained map where it is measured, and measure the model.
-
-        Raises:
-            ArtifactError: if the trained map breaks the contract.
-        """
-        with self._theirs(one, seed):
-            broken = next(check_map(deepcopy(model.flow).double(), task.checked(model, seed)), None)
-            if broken:
-                raise ArtifactError(f"breaks the contract after its training on {task.name}: {broken}")
-            return task.measure(model, seed)
-
-    def _begin(self, one: Competitor, task: "Task", seed: int, params: "TrainParams") -> tuple[Trainer, int]:
-        torch.manual_seed(derive_seed(task.name, seed, "train", "initialisation"))
-        spec = model_spec(self.track.suite, self.track.content.run, list(task.shape))
-        with _FlopCounter() as counter:
-            model = one.make(spec)
-            model.flow.fit(task.fitted)
-        shared = _shared(params, Optimisation) | one.rates.model_dump()
-        return Trainer(model, Optimisation(objective="nll", **shared)), counter.total
-
-    def _steps(
-        self, trainer: Trainer, one: Competitor, task: "Task", seed: int, params: "TrainParams", until: int
-    ) -> Trained:
-        plan, losses, start = build_plan(params), [], time.perf_counter()
-        counter = _FlopCounter()
-        for step in bar(f"{one.name} {task.name} s{seed}")(range(until)):
-            draws = task.batch(seed, step)
-            # Maps draw from torch's generator where they are not given one.
-            torch.manual_seed(derive_seed(task.name, seed, "train", "dropout", step))
-            try:
-                with counter:
-                    losses.append(trainer.step(draws, plan.learning_rate(step))["flow_loss"])
-            except DivergenceError as error:
-                raise DivergenceError(f"training stopped at step {step}: {error}") from None
-        seconds = (time.perf_counter() - start) / until
-        return Trained(_averaged(trainer), losses[:FIRST], counter.total / until, seconds)
-
-    @contextmanager
-    def _theirs(self, one: Competitor, seed: int | None = None) -> Iterator[None]:
-        """Report exceptions of an entry's code on one line that names the entry; nothing is recorded then."""
-        place = one.name if seed is None else f"{one.name}, seed {seed}"
+    if cores == 1:
+        return [run_job(job) for job in jobs]
+    set_environment(1)
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), set_up, ("cpu", 1)) as pool:
+        running = [pool.submit(run_job, job) for job in jobs]
         try:
-            yield
-        except IndmError as error:
-            raise type(error)(f"{place}: {error}; nothing is recorded") from None
-        except Exception as error:
-            words = " ".join(str(error).split())[:200]
-            raise ArtifactError(f"{place}: found {type(error).__name__} ({words}), expected numbers; nothing is recorded") from None
+            return [each.result() for each in running]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _averaged(trainer: Trainer) -> ImplicitNonlinearDiffusion:
+def run_job(job: Job) -> Trained:
+    """Train a model, and measure it if its training is finished; see :func:`run_jobs`."""
+    track, tasks = _loaded(job.track)
+    task = tasks[job.task]
+    with theirs(f"{job.one.name}, {task.name}, seed {job.seed}"):
+        trainer, _ = _begin(track, job.one, task, job.seed, job.steps)
+        losses, seconds = _steps(track, trainer, job, task)
+        if job.until < job.steps:
+            return Trained(job, losses, seconds, None)
+        model = _averaged(trainer)
+        if broken := next(check_map(deepcopy(model.flow).double(), task.checked(model, job.seed)), None):
+            raise ArtifactError(f"after its training, it breaks the contract: {broken}")
+        return Trained(job, losses, seconds, task.measure(model, job.seed))
+
+
+def cost(track: LoadedTrack, one: Competitor) -> tuple[int, int]:
+    """Count the operations of building a model, with the fit of its map, and of a step, which are equal on all tasks.
+
+    Raises:
+        ArtifactError: if the code of the entry raises an exception.
+    """
+    task = _loaded(track.file)[1][0]
+    with theirs(one.name):
+        trainer, built = _begin(track, one, task, 0, track.params.steps)
+        return built, step_flops(trainer, task.batch(0, 0))
+
+
+def _begin(track: LoadedTrack, one: Competitor, task: Task, seed: int, steps: int) -> tuple[Trainer, int]:
+    """Build a model; return its trainer, and the operations that this took."""
+    torch.manual_seed(derive_seed(task.name, seed, "train", "initialisation"))
+    spec = model_spec(track.suite, track.content.run, list(task.shape))
+    with _FlopCounter() as counter:
+        model = one.make(spec)
+        model.flow.fit(task.fitted)
+    shared: dict[str, Any] = _shared(_params(track, steps), Optimisation) | one.rates.model_dump()
+    return Trainer(model, Optimisation(objective="nll", **shared)), counter.total
+
+
+def _params(track: LoadedTrack, steps: int) -> "TrainParams":
+    return track.params.model_copy(update={"steps": steps})
+
+
+def _steps(track: LoadedTrack, trainer: Trainer, job: Job, task: Task) -> tuple[list[float], float]:
+    """Take the steps of a training; return the losses of the first ones, and the mean time of a step in seconds."""
+    plan, losses, counts, start = build_plan(_params(track, job.steps)), [], [], time.perf_counter()
+    expected = step_flops(trainer, task.batch(job.seed, 0))
+    # Not from a seed, so that no file can know which steps are counted. No number in the results depends on it.
+    counted = set(random.SystemRandom().sample(range(job.until), max(1, round(COUNTED * job.until))))
+    for step in bar(f"{job.one.name} {task.name} s{job.seed}")(range(job.until)):
+        draws = task.batch(job.seed, step)
+        # Maps draw from torch's generator where they are not given one.
+        torch.manual_seed(derive_seed(task.name, job.seed, "train", "dropout", step))
+        with _FlopCounter() if step in counted else _Uncounted() as counter, _named(step):
+            losses.append(trainer.step(draws, plan.learning_rate(step))["flow_loss"])
+        counts += [counter.total] if step in counted else []
+    _check_count(counts, expected)
+    return losses[:FIRST], (time.perf_counter() - start) / job.until
+
+
+class _Uncounted:
+    """A step without a counter, which takes half as long."""
+
+    total = 0
+
+    def __enter__(self) -> "_Uncounted":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@contextmanager
+def _named(step: int) -> Iterator[None]:
+    try:
+        yield
+    except DivergenceError as error:
+        raise DivergenceError(f"training stopped at step {step}: {error}") from None
+
+
+def _check_count(counts: list[int], expected: int) -> None:
+    """Refuse steps with more operations than a step had before the training, beyond the chance of random series.
+
+    Raises:
+        ArtifactError: if their mean is larger by more than a tenth and three standard errors.
+    """
+    found = pd.Series(counts, dtype=float)
+    error = 0.0 if len(found) < 2 else float(found.sem())
+    if found.mean() - 3 * error > (1 + MORE) * expected:
+        raise ArtifactError(
+            f"found {found.mean():.4g} operations in a step while training, expected {expected:.4g} as counted before; a map must "
+            "not compute more in later steps"
+        )
+
+
+@contextmanager
+def theirs(place: str) -> Iterator[None]:
+    """Report exceptions of an entry's code on one line that names the model."""
+    try:
+        yield
+    except IndmError as error:
+        raise type(error)(f"{place}: {error}; nothing is recorded") from None
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{place}: found {type(error).__name__} ({words}), expected numbers; nothing is recorded") from None
+
+
+def _averaged(trainer: Trainer) -> "ImplicitNonlinearDiffusion":
     """Return the model with averaged weights; :meth:`Trainer.averaged` builds it from its specification, which has no entry's map."""
     model = deepcopy(trainer.model)
     for name, network in (("score", model.noise), ("flow", model.flow)):
