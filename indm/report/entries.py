@@ -5,14 +5,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from indm.report.differences import Paired
 from indm.report.grades import grade, in_words
 from indm.report.intervals import Numbers, interval
+from indm.report.palette import SOFT
+from indm.report.plotting import COLUMN, FIRST, SECOND, STYLE, note, styled
 
 ENTRY, DDPMPP, RECORD = "entry", "ddpmpp", "record"
 VERDICT_COLUMNS = ["against", "verdict", "effect", "low", "high", "smallest_effect", "unit", "n", "images", "reason"]
 UNIT = "bits/dim"
+# The states of an accepted entry.
+CLAIM, CHECKED, BEST = "claim", "confirmed", "record"
 
 
 def column(model: str, seed: int) -> str:
@@ -82,18 +87,70 @@ def _sentence(about: Mapping[str, Any]) -> Any:
     def sentence(row: Mapping[str, Any]) -> str:
         label = about["models"][row["against"]]["label"]
         against = "DDPM++" if row["against"] == DDPMPP else f"the record, {label}"
-        effect = f"{row['effect']:.4f} bits/dim (95 % interval {row['low']:.4f} to {row['high']:.4f})"
-        return f"- Against {against}: **{in_words(row['verdict'], row['smallest_effect'])}**. Its bound is lower by {effect}."
+        where = "below" if row["effect"] >= 0 else "above"
+        effect = f"{abs(row['effect']):.4f} bits/dim {where} (95 % interval {row['low']:.4f} to {row['high']:.4f} below)"
+        return f"- Against {against}: **{in_words(row['verdict'], row['smallest_effect'])}**. Its bound lies {effect}."
 
     return sentence
 
 
 def _notes(about: Mapping[str, Any]) -> list[str]:
-    status = f"from the nonce `{about['nonce']}`" if about["nonce"] else "without a nonce, so that this is a claim of its author"
+    status = f"The nonce is `{about['nonce']}`." if about["nonce"] else "Without a nonce, this is a claim of its author."
     made = about["provenance"]
     return [
-        f"{len(about['seeds'])} seeds from the hash of entry.py and of the track, {status}.",
-        "All models have trained for the same number of operations; only matmuls and convolutions count, so compare the seconds, too.",
-        f"Made on {made['machine']}, torch {made['versions']['torch']}.",
-        f"Check it with `indm verify` on this folder, and train it again with `indm verify --full`.",
+        f"The {len(about['seeds'])} seeds follow from the syntax tree of entry.py and from the track. {status}",
+        "",
+        "All models have trained for the same number of operations. Only matmuls and convolutions count as operations,",
+        "so compare the seconds, too.",
+        "",
+        f"Made on {made['machine']}, with torch {made['versions']['torch']}.",
     ]
+
+
+def records_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write the accepted entries of a track, lowest bound relative to DDPM++ first.
+
+    Arguments:
+        rows: ``label``, ``link``, ``status``, ``cost`` (operations of a step relative to DDPM++), and the verdicts' rows against
+            DDPM++ (``ddpmpp``) and the record of its time (``record``, None if that was DDPM++).
+    """
+    head = ["| entry | status | a step, relative to DDPM++ | against DDPM++ | against the record of its time |"]
+    return "\n".join([*head, "|---|---|--:|---|---|", *map(_record_row, sorted(rows, key=_by_effect))])
+
+
+def _by_effect(row: Mapping[str, Any]) -> float:
+    return -float(row["ddpmpp"]["effect"])
+
+
+def _record_row(row: Mapping[str, Any]) -> str:
+    cells = [f"[{row['label']}]({row['link']})", row["status"], f"{row['cost']:.2f}", _cell(row["ddpmpp"]), _cell(row["record"])]
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(verdict: Mapping[str, Any] | None) -> str:
+    if verdict is None:
+        return "–"
+    ends = f"{verdict['low']:.3f} to {verdict['high']:.3f}"
+    return f"{in_words(verdict['verdict'], verdict['smallest_effect'])}, {verdict['effect']:.3f} ({ends})"
+
+
+def records_figure(rows: Sequence[Mapping[str, Any]], track: str) -> Figure:
+    """Draw how far the bound of each entry lies below DDPM++'s, against the operations of a step.
+
+    Arguments:
+        rows: see :func:`records_table`.
+        track: the track's name.
+    """
+    with styled(STYLE):
+        figure = Figure(figsize=(COLUMN, 3.2))
+        axis = figure.subplots()
+        for row in rows:
+            found, style = row["ddpmpp"], SECOND if row["status"] == CLAIM else FIRST
+            axis.vlines(row["cost"], found["low"], found["high"], color=style["color"])
+            axis.plot(row["cost"], found["effect"], marker=style["marker"], color=style["color"], linestyle="none")
+            axis.annotate(row["label"], (row["cost"], found["effect"]), textcoords="offset points", xytext=(5, 3))
+        axis.axhline(0, color=SOFT, linewidth=0.7)
+        axis.set_xlabel("operations of a step, relative to DDPM++")
+        axis.set_ylabel("bits/dim below DDPM++")
+        axis.set_title(f"Track {track}")
+        return note(figure, "95 % intervals at equal operations. Circles: confirmed; squares: claims.")

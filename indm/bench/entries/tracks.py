@@ -43,6 +43,7 @@ class Track(Strict):
     train: override(TrainParams) = Field(description="keys of train in which the track differs, or {}")  # type: ignore[valid-type]
     seeds: Annotated[int, Field(ge=3, le=100)] = Field(description="seeds of each model")
     smallest: float = Field(gt=0, description="smallest effect that counts, in bits/dim")
+    ranked: bool = Field(description="whether its entries are listed in docs/records; false: its numbers mean nothing")
     densities: DensitiesParams | None = Field(description="known densities in the place of the run's dataset; null: the dataset")
 
 

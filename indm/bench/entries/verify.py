@@ -21,6 +21,7 @@ from indm.bench.entries.folder import (
     read_folder,
     table_text,
 )
+from indm.bench.entries.records import RECORDS, current_record
 from indm.bench.entries.tracks import LoadedTrack
 from indm.errors import ArtifactError
 from indm.report.entries import DDPMPP, ENTRY, RECORD, column
@@ -41,7 +42,9 @@ class Finding:
         return f"{self.outcome}: {self.words}"
 
 
-def verify(path: Path, track: LoadedTrack, *, code: bool = True, full: bool = False, cores: int = 1) -> Iterator[Finding]:
+def verify(
+    path: Path, track: LoadedTrack, *, code: bool = True, full: bool = False, cores: int = 1, records: Path = RECORDS
+) -> Iterator[Finding]:
     """Check an entry's folder.
 
     Arguments:
@@ -50,6 +53,7 @@ def verify(path: Path, track: LoadedTrack, *, code: bool = True, full: bool = Fa
         code: whether to run the entry's code, which can read what this machine can read.
         full: whether to train everything again.
         cores: trainings at a time.
+        records: the folder of the records.
 
     Yields:
         What was checked, and what was not.
@@ -61,7 +65,7 @@ def verify(path: Path, track: LoadedTrack, *, code: bool = True, full: bool = Fa
     _check_track(folder, track)
     sources = _sources(folder)
     found = [_of_source(folder, track, sources), *_of_tables(folder), _of_steps(folder, track, sources)]
-    yield from found
+    yield from [*found, _of_record(folder, track, records)]
     if any(finding.outcome == FAILED for finding in found):
         yield Finding(OPEN, "operations and losses, because the tables or sources are not those of the trainings")
     elif not code:
@@ -127,6 +131,16 @@ def _of_steps(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) -> 
         if facts["steps"] != steps or {key: facts[key] for key in ("lr", "flow_lr")} != rates[model].model_dump():
             return Finding(FAILED, f"{model}: found {facts['steps']} steps, expected {steps} for equal operations, and the file's rates")
     return Finding(OK, "steps are those of equal operations, and rates those of the files")
+
+
+def _of_record(folder: Folder, track: LoadedTrack, records: Path) -> Finding:
+    """The record against which the entry was judged is the one of this checkout, which may have changed since."""
+    record, stated = current_record(track, records), folder.about.get("record_sha256")
+    name = record.label if record else "DDPM++"
+    if stated == (record.sha256 if record else None):
+        return Finding(OK, f"the record is {name}, as when it was entered")
+    own = record is not None and record.sha256 == folder.about["sha256"]
+    return Finding(OK, "it is the record itself") if own else Finding(OPEN, f"the record here, {name}, with which it was not compared")
 
 
 def _of_code(
