@@ -428,7 +428,9 @@ CORES = click.option("--cores", default=1, show_default=True, type=click.IntRang
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--track", required=True, help="The track: its name in params/tracks, or its file.")
 @_folder("--out", "entries", "The folder of the entry is <out>/<track>/<label>.")
-@click.option("--nonce", default="", help="A text that became public after FILE, for other seeds: a maintainer's confirmation.")
+@click.option(
+    "--nonce", default="", help="A text that became public after FILE, for other seeds: a maintainer's confirmation."
+)
 @CORES
 def enter(file: Path, track: str, out: Path, nonce: str, cores: int) -> None:
     """Judge your own map on a track.
@@ -464,7 +466,8 @@ def verify(folder: Path, track: str | None, no_code: bool, full: bool, cores: in
 
     if no_code and full:
         raise click.UsageError("found --no-code with --full, which trains the entry; leave one of them out")
-    _one_thread()
+    if not no_code:
+        _one_thread()
     loaded, failed = load_track(track or read_folder(folder).about["track"]), False
     for finding in check(folder, loaded, code=not no_code, full=full, cores=cores):
         click.echo(str(finding))

@@ -73,7 +73,8 @@ def check_map(flow: Flow, x: Tensor) -> Iterator[str]:
         z, log_det = flow(x, "exact")
         alone, again = flow(x[:1], "exact")[0], flow(x, "none")[0]
     if z.shape != x.shape or log_det.shape != x.shape[:1]:
-        yield f"found latents {tuple(z.shape)} and log-determinants {tuple(log_det.shape)}, expected {tuple(x.shape)} and one an image"
+        found = f"found latents {tuple(z.shape)} and log-determinants {tuple(log_det.shape)}"
+        yield f"{found}, expected {tuple(x.shape)} and {tuple(x.shape[:1])}"
     elif not torch.allclose(again, z) or not torch.allclose(alone, z[:1]):
         yield "found other latents in another call or batch, expected a map of each image by itself"
     else:

@@ -35,7 +35,9 @@ def chosen_decoders(runs: pd.DataFrame) -> dict[str, str]:
     return {str(model): "nelbo_fixed" if row.nelbo_fixed < row.nelbo else "nelbo" for model, row in means.iterrows()}
 
 
-def verdicts(numbers: pd.DataFrame, seeds: Sequence[int], smallest: float, models: Iterable[str], *, images: bool) -> pd.DataFrame:
+def verdicts(
+    numbers: pd.DataFrame, seeds: Sequence[int], smallest: float, models: Iterable[str], *, images: bool
+) -> pd.DataFrame:
     """Judge the entry against other models.
 
     Arguments:
@@ -56,7 +58,13 @@ def _row(numbers: pd.DataFrame, seeds: Sequence[int], smallest: float, against: 
     paired = Paired(tuple(seeds), differences if images else differences.mean(1), len(seeds))
     found = interval(paired.differences)
     verdict = grade(paired, found, smallest)
-    row = {"against": against, "verdict": verdict.word, "reason": verdict.reason, "smallest_effect": smallest, "unit": UNIT}
+    row = {
+        "against": against,
+        "verdict": verdict.word,
+        "reason": verdict.reason,
+        "smallest_effect": smallest,
+        "unit": UNIT,
+    }
     return row | found._asdict()
 
 
@@ -75,7 +83,10 @@ def page(about: Mapping[str, Any], means: Mapping[str, float], found: pd.DataFra
     """
     track = f"{about['track']}, version {about['version']}"
     lines = [f"# {about['label']} on track {track}", "", *map(_sentence(about), found.to_dict("records")), ""]
-    lines += ["| model | bound, bits/dim | decoder | operations of a step | steps | seconds of a step |", "|---|--:|---|--:|--:|--:|"]
+    lines += [
+        "| model | bound, bits/dim | decoder | operations of a step | steps | seconds of a step |",
+        "|---|--:|---|--:|--:|--:|",
+    ]
     for model, facts in about["models"].items():
         numbers = [f"{facts['step_flops']:.4g}", f"{facts['steps']:,}", f"{facts['step_seconds']:.3g}"]
         decoder = "fixed" if facts["decoder"] == "nelbo_fixed" else "learned"
@@ -88,14 +99,18 @@ def _sentence(about: Mapping[str, Any]) -> Any:
         label = about["models"][row["against"]]["label"]
         against = "DDPM++" if row["against"] == DDPMPP else f"the record, {label}"
         where = "below" if row["effect"] >= 0 else "above"
-        effect = f"{abs(row['effect']):.4f} bits/dim {where} (95 % interval {row['low']:.4f} to {row['high']:.4f} below)"
+        effect = (
+            f"{abs(row['effect']):.4f} bits/dim {where} (95 % interval {row['low']:.4f} to {row['high']:.4f} below)"
+        )
         return f"- Against {against}: **{in_words(row['verdict'], row['smallest_effect'])}**. Its bound lies {effect}."
 
     return sentence
 
 
 def _notes(about: Mapping[str, Any]) -> list[str]:
-    status = f"The nonce is `{about['nonce']}`." if about["nonce"] else "Without a nonce, this is a claim of its author."
+    status = (
+        f"The nonce is `{about['nonce']}`." if about["nonce"] else "Without a nonce, this is a claim of its author."
+    )
     made = about["provenance"]
     return [
         f"The {len(about['seeds'])} seeds follow from the syntax tree of entry.py and from the track. {status}",
@@ -123,7 +138,13 @@ def _by_effect(row: Mapping[str, Any]) -> float:
 
 
 def _record_row(row: Mapping[str, Any]) -> str:
-    cells = [f"[{row['label']}]({row['link']})", row["status"], f"{row['cost']:.2f}", _cell(row["ddpmpp"]), _cell(row["record"])]
+    cells = [
+        f"[{row['label']}]({row['link']})",
+        row["status"],
+        f"{row['cost']:.2f}",
+        _cell(row["ddpmpp"]),
+        _cell(row["record"]),
+    ]
     return f"| {' | '.join(cells)} |"
 
 

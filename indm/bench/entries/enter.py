@@ -22,6 +22,7 @@ from indm.bench.entries.folder import (
     Folder,
     json_text,
     rounded,
+    steps_for,
     table_text,
 )
 from indm.bench.entries.records import RECORDS, current_record
@@ -33,7 +34,9 @@ from indm.report.entries import DDPMPP, ENTRY, RECORD, chosen_decoders, column
 from indm.store.provenance import provenance
 
 
-def enter(path: Path, track: LoadedTrack, out: Path, nonce: str = "", cores: int = 1, records: Path = RECORDS) -> Folder:
+def enter(
+    path: Path, track: LoadedTrack, out: Path, nonce: str = "", cores: int = 1, records: Path = RECORDS
+) -> Folder:
     """Judge an entry on a track.
 
     Arguments:
@@ -89,22 +92,16 @@ def compare(entry: Entry, track: LoadedTrack, record: Entry | None, nonce: str, 
     }
     about: dict[str, Any] = {"format": FORMAT, "label": entry.label, "sha256": entry.sha256}
     about |= {"track": track.name, "version": track.content.version, "track_sha256": track.sha256}
-    about |= {"nonce": nonce, "seeds": seeds, "smallest": track.content.smallest, "images": track.content.densities is None}
+    about |= {
+        "nonce": nonce,
+        "seeds": seeds,
+        "smallest": track.content.smallest,
+        "images": track.content.densities is None,
+    }
     about |= {"budget": budget, "models": facts, "record_sha256": record.sha256 if record else None}
     about |= {"provenance": provenance(time.perf_counter() - start, 1) | {"cores": cores}}
     names = [task.name for task in tasks]
     return Folder(Path(), about, runs, rounded(_numbers(trained, names, decoders)), rounded(_losses(trained, names)))
-
-
-def steps_for(budget: int, build: int, step: int) -> int:
-    """Return how many steps of a model fit into a budget of operations after it was built.
-
-    Raises:
-        ArtifactError: if none does.
-    """
-    if (steps := (budget - build) // step) < 1:
-        raise ArtifactError(f"found {build:.4g} operations to build a model and {step:.4g} for a step, expected at most {budget:.4g}")
-    return steps
 
 
 def _models(entry: Entry, track: LoadedTrack, record: Entry | None) -> list[Competitor]:

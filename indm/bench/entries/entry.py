@@ -109,7 +109,7 @@ def _literals(tree: ast.Module, path: Path) -> Literals:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ArtifactError(
-            f"{path}: {place}: {first['msg']}; expected LABEL, a name in lower-case letters, digits and hyphens, and RATES, such as "
+            f"{path}: {place}: {first['msg']}; expected LABEL, a name in lower-case letters, digits and hyphens, and RATES, as in "
             '{"digits": {"lr": 1.67e-2, "flow_lr": 5e-3}}, both as literals'
         ) from None
     if literals.LABEL == DDPMPP:

@@ -81,7 +81,8 @@ class Folder:
         """Write the page by the tables."""
         seeds = self.about["seeds"]
         means = {
-            model: float(self.numbers[[column(model, seed) for seed in seeds]].mean().mean()) for model in self.about["models"]
+            model: float(self.numbers[[column(model, seed) for seed in seeds]].mean().mean())
+            for model in self.about["models"]
         }
         return page(self.about, means, self.verdicts())
 
@@ -119,11 +120,15 @@ def read_folder(path: Path) -> Folder:
 
 def _check_about(path: Path, about: Mapping[str, Any]) -> None:
     if about.get("format") != FORMAT:
-        raise ArtifactError(f"{path}: key format: found {about.get('format')!r}, expected {FORMAT!r}; enter the file again")
+        raise ArtifactError(
+            f"{path}: key format: found {about.get('format')!r}, expected {FORMAT!r}; enter the file again"
+        )
     if wrong := [key for key, kind in KEYS.items() if not isinstance(about.get(key), kind)]:
         raise ArtifactError(f"{path}: key {wrong[0]}: found {about.get(wrong[0])!r}; enter the file again")
     models = about["models"]
-    if not {ENTRY, DDPMPP} <= models.keys() <= {ENTRY, DDPMPP, RECORD} or any(FACTS - facts.keys() for facts in models.values()):
+    if not {ENTRY, DDPMPP} <= models.keys() <= {ENTRY, DDPMPP, RECORD} or any(
+        FACTS - facts.keys() for facts in models.values()
+    ):
         raise ArtifactError(f"{path}: key models: found {', '.join(models)}, expected entry and ddpmpp with all facts")
 
 
@@ -142,12 +147,27 @@ def _check_columns(folder: Folder) -> None:
     expected = {RUNS: runs, NUMBERS: ["task", "item", *trainings], LOSSES: ["task", "step", *trainings]}
     for name, table in {RUNS: folder.runs, NUMBERS: folder.numbers, LOSSES: folder.losses}.items():
         if list(table) != expected[name]:
-            raise ArtifactError(f"{folder.path / name}: found other columns than a table of these seeds has; enter the file again")
+            raise ArtifactError(
+                f"{folder.path / name}: found other columns than a table of these seeds has; enter the file again"
+            )
         numbers = table.drop(columns=["model", "task"], errors="ignore")
         # A decoder may be unknown, and a model may take fewer steps than another one.
         needed = {RUNS: ["nelbo"], NUMBERS: trainings, LOSSES: []}[name]
         if not all(kind.kind in "fi" for kind in numbers.dtypes) or not np.isfinite(numbers[needed]).all(axis=None):
             raise ArtifactError(f"{folder.path / name}: found an entry that is no number; enter the file again")
+
+
+def steps_for(budget: int, build: int, step: int) -> int:
+    """Return how many steps of a model fit into a budget of operations after it was built.
+
+    Raises:
+        ArtifactError: if none does.
+    """
+    if (steps := (budget - build) // step) < 1:
+        raise ArtifactError(
+            f"found {build:.4g} operations to build a model and {step:.4g} for a step, expected at most {budget:.4g}"
+        )
+    return steps
 
 
 def json_text(content: Mapping[str, Any]) -> str:

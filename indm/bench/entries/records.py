@@ -54,7 +54,9 @@ def record_of(found: list[Accepted]) -> Accepted | None:
 
 
 def _beats(each: Accepted, record: Accepted | None) -> bool:
-    if each.confirmed is None or each.confirmed.about["record_sha256"] != (record.claim.about["sha256"] if record else None):
+    if each.confirmed is None or each.confirmed.about["record_sha256"] != (
+        record.claim.about["sha256"] if record else None
+    ):
         return False
     return bool(_row(each)["verdict"] == BETTER)
 

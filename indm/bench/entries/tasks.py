@@ -105,11 +105,20 @@ class Images:
         """Measure the bound of validation and test images, in bits/dim."""
         keys = self.suite.nll.model_dump(exclude={"images", "log_det"})
         evaluation = replace(Evaluation(**keys), ode_images=0, uncorrected=False)
-        settings: dict[str, Any] = {"device": CPU, "once": lambda name, make: make(), "description": f"bound {self.name}"}
+        settings: dict[str, Any] = {
+            "device": CPU,
+            "once": lambda name, make: make(),
+            "description": f"bound {self.name}",
+        }
         settings |= {"training": lambda: self.images["train"]}
         found = [
             likelihoods(
-                model, self.images[split], self.dataset.levels, evaluation, seed=(self.name, derive_seed(seed, split)), **settings
+                model,
+                self.images[split],
+                self.dataset.levels,
+                evaluation,
+                seed=(self.name, derive_seed(seed, split)),
+                **settings,
             ).assign(split=split)
             for split in ("valid", "test")
         ]
@@ -131,7 +140,9 @@ class Points:
         dims = math.prod(self.shape)
         generator = Generator().manual_seed(derive_seed(self.name, seed, "rotation"))
         turn = torch.linalg.qr(torch.randn(dims, dims, generator=generator, dtype=torch.float64))[0]
-        return Pushed(DENSITIES[density_name(self.name)](), lambda x: (x @ turn, x.new_zeros(len(x))), lambda u: u @ turn.mT)
+        return Pushed(
+            DENSITIES[density_name(self.name)](), lambda x: (x @ turn, x.new_zeros(len(x))), lambda u: u @ turn.mT
+        )
 
     def batch(self, seed: int, step: int) -> Batch:
         """Return the points, times and noise of a step."""
@@ -189,7 +200,7 @@ def _both_decoders(model: ImplicitNonlinearDiffusion, table: pd.DataFrame) -> pd
 
 
 def _check_above(excess: Tensor, name: str) -> None:
-    """Refuse a bound that is not finite, or below the truth by more than chance: its density would have more than one as its integral.
+    """Refuse a bound that is not finite, or below the truth by more than chance: its density would integrate to more than 1.
 
     Arguments:
         excess: the bound minus the truth at each point, in bits/dim, shape (N,).
@@ -202,4 +213,6 @@ def _check_above(excess: Tensor, name: str) -> None:
         raise DivergenceError(f"found a bound on {name} that is not finite, expected finite ones; lower its RATES")
     mean, error = float(excess.mean()), float(excess.std() / len(excess) ** 0.5)
     if mean < -BELOW * error:
-        raise ArtifactError(f"found a bound on {name} {-mean:.3g} ± {error:.1g} bits/dim below the truth, expected one above it")
+        raise ArtifactError(
+            f"found a bound on {name} {-mean:.3g} ± {error:.1g} bits/dim below the truth, expected one above it"
+        )

@@ -29,7 +29,9 @@ class DensitiesParams(Strict):
     names: Annotated[list[DensityName], EachOnce()] = Field(
         min_length=1, description="densities, each turned by a rotation that its seed draws"
     )
-    points: Count = Field(description="points at which a bound is compared with the truth, and as many to choose its decoder")
+    points: Count = Field(
+        description="points at which a bound is compared with the truth, and as many to choose its decoder"
+    )
     time_draws: Count = Field(description="times of the bound at each point")
 
 
@@ -39,12 +41,16 @@ class Track(Strict):
     track: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="its name; the file's name without .yaml")
     version: Count = Field(description="raised with every change")
     suite: str = Field(description="suite from which everything comes that is not stated here")
-    run: str = Field(description="DDPM++ of this suite: dataset, network, optimiser, and the length that sets the compute")
+    run: str = Field(
+        description="DDPM++ of this suite: dataset, network, optimiser, and the length that sets the compute"
+    )
     train: override(TrainParams) = Field(description="keys of train in which the track differs, or {}")  # type: ignore[valid-type]
     seeds: Annotated[int, Field(ge=3, le=100)] = Field(description="seeds of each model")
     smallest: float = Field(gt=0, description="smallest effect that counts, in bits/dim")
     ranked: bool = Field(description="whether its entries are listed in docs/records; false: its numbers mean nothing")
-    densities: DensitiesParams | None = Field(description="known densities in the place of the run's dataset; null: the dataset")
+    densities: DensitiesParams | None = Field(
+        description="known densities in the place of the run's dataset; null: the dataset"
+    )
 
 
 class LoadedTrack:
@@ -91,7 +97,9 @@ def load_track(track: str, folder: Path = FOLDER) -> LoadedTrack:
     file = Path(track) if track.endswith(".yaml") else folder / f"{track}.yaml"
     if not file.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml"))) or "none"
-        raise ParamsError(f"{track}: found no such track in {folder}/, expected one of: {known}; or the path of a .yaml file")
+        raise ParamsError(
+            f"{track}: found no such track in {folder}/, expected one of: {known}; or the path of a .yaml file"
+        )
     content = read_valid(file, Track)
     if content.track != file.stem:
         raise ParamsError(f"{file}: key track: found {content.track!r}; allowed: {file.stem}, the file's name")
@@ -100,7 +108,9 @@ def load_track(track: str, folder: Path = FOLDER) -> LoadedTrack:
         raise ParamsError(
             f"{file}: key run: found {content.run!r}; allowed: a run of suite {content.suite} of plain ddpmpp with objective nll"
         )
-    return LoadedTrack(file, content, with_trial(suite, content.run, run.seed, content.train.model_dump(exclude_unset=True)))
+    return LoadedTrack(
+        file, content, with_trial(suite, content.run, run.seed, content.train.model_dump(exclude_unset=True))
+    )
 
 
 def density_name(name: str) -> str:

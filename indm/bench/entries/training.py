@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 # The first steps whose losses are kept, and trained again by ``indm verify``.
 FIRST = 100
-# The share of steps whose operations are counted, and how much more than before their mean may be: series have random lengths.
-COUNTED, MORE = 0.1, 0.1
+# The share of steps whose operations are counted, but at least so many, because counting takes as long as the step.
+COUNTED, LEAST = 0.1, 10
+# How much more than the count before the training their mean may be, because series have random lengths.
+MORE = 0.1
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,9 @@ def _steps(track: LoadedTrack, trainer: Trainer, job: Job, task: Task) -> tuple[
     plan, losses, counts, start = build_plan(_params(track, job.steps)), [], [], time.perf_counter()
     expected = step_flops(trainer, task.batch(job.seed, 0))
     # Not from a seed, so that no file can know which steps are counted. No number in the results depends on it.
-    counted = set(random.SystemRandom().sample(range(job.until), max(1, round(COUNTED * job.until))))
+    counted = set(
+        random.SystemRandom().sample(range(job.until), min(job.until, max(LEAST, round(COUNTED * job.until))))
+    )
     for step in bar(f"{job.one.name} {task.name} s{job.seed}")(range(job.until)):
         draws = task.batch(job.seed, step)
         # Maps draw from torch's generator where they are not given one.
@@ -216,11 +220,13 @@ def theirs(place: str) -> Iterator[None]:
         raise type(error)(f"{place}: {error}; nothing is recorded") from None
     except Exception as error:
         words = " ".join(str(error).split())[:200]
-        raise ArtifactError(f"{place}: found {type(error).__name__} ({words}), expected numbers; nothing is recorded") from None
+        raise ArtifactError(
+            f"{place}: found {type(error).__name__} ({words}), expected numbers; nothing is recorded"
+        ) from None
 
 
 def _averaged(trainer: Trainer) -> "ImplicitNonlinearDiffusion":
-    """Return the model with averaged weights; :meth:`Trainer.averaged` builds it from its specification, which has no entry's map."""
+    """Return the model with averaged weights; :meth:`Trainer.averaged` builds it from a specification, which has no entry's map."""
     model = deepcopy(trainer.model)
     for name, network in (("score", model.noise), ("flow", model.flow)):
         if name in trainer.averages:

@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from indm.bench.entries.entry import Entry, Rates, read_entry
 from indm.bench.entries.folder import (
@@ -19,12 +19,16 @@ from indm.bench.entries.folder import (
     VERDICTS,
     Folder,
     read_folder,
+    steps_for,
     table_text,
 )
 from indm.bench.entries.records import RECORDS, current_record
 from indm.bench.entries.tracks import LoadedTrack
 from indm.errors import ArtifactError
 from indm.report.entries import DDPMPP, ENTRY, RECORD, column
+
+if TYPE_CHECKING:
+    from indm.bench.entries.training import Competitor
 
 OK, FAILED, OPEN = "ok", "failed", "not checked"
 # Losses of the first steps on another processor, in nats per dimension: rounding alone moves them by less, another seed by more.
@@ -74,7 +78,9 @@ def verify(
         yield from _of_code(folder, track, sources, full, cores)
     if not full:
         count = len(folder.runs)
-        yield Finding(OPEN, f"the bounds in {NUMBERS} of {count} trainings, and the seconds; --full trains all of them again")
+        yield Finding(
+            OPEN, f"the bounds in {NUMBERS} of {count} trainings, and the seconds; --full trains all of them again"
+        )
 
 
 def _check_track(folder: Folder, track: LoadedTrack) -> None:
@@ -83,8 +89,8 @@ def _check_track(folder: Folder, track: LoadedTrack) -> None:
         return
     found = f"track {about['track']}, version {about['version']}, {about['track_sha256'][:12]}"
     raise ArtifactError(
-        f"{folder.path}: found {found}, expected version {track.content.version}, {track.sha256[:12]}, which is here; check it with the "
-        "commit that has this track, or enter the file again"
+        f"{folder.path}: found {found}, expected version {track.content.version}, {track.sha256[:12]}, which is here; check it "
+        "with the commit that has this track, or enter the file again"
     )
 
 
@@ -97,7 +103,11 @@ def _sources(folder: Folder) -> dict[str, Entry]:
 def _of_source(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) -> Finding:
     """The seeds follow from the file, the track and the nonce."""
     about, entry = folder.about, sources[ENTRY]
-    expected: dict[str, object] = {"sha256": entry.sha256, "seeds": entry.seeds(track, about["nonce"]), "label": entry.label}
+    expected: dict[str, object] = {
+        "sha256": entry.sha256,
+        "seeds": entry.seeds(track, about["nonce"]),
+        "label": entry.label,
+    }
     expected |= {"record_sha256": sources[RECORD].sha256} if RECORD in sources else {}
     expected |= {"smallest": track.content.smallest, "images": track.content.densities is None}
     if wrong := [key for key, value in expected.items() if about.get(key) != value]:
@@ -119,8 +129,6 @@ def _of_tables(folder: Folder) -> Iterator[Finding]:
 
 def _of_steps(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) -> Finding:
     """Steps and rates follow from the operations, the track and the files."""
-    from indm.bench.entries.enter import steps_for
-
     models, params = folder.about["models"], track.params
     rates = {model: entry.rates_on(track) for model, entry in sources.items()} | {
         DDPMPP: Rates(lr=params.lr, flow_lr=params.flow_lr)
@@ -129,7 +137,10 @@ def _of_steps(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) -> 
     for model, facts in models.items():
         steps = steps_for(budget, facts["build_flops"], facts["step_flops"])
         if facts["steps"] != steps or {key: facts[key] for key in ("lr", "flow_lr")} != rates[model].model_dump():
-            return Finding(FAILED, f"{model}: found {facts['steps']} steps, expected {steps} for equal operations, and the file's rates")
+            return Finding(
+                FAILED,
+                f"{model}: found {facts['steps']} steps, expected {steps} for equal operations, and the file's rates",
+            )
     return Finding(OK, "steps are those of equal operations, and rates those of the files")
 
 
@@ -140,7 +151,11 @@ def _of_record(folder: Folder, track: LoadedTrack, records: Path) -> Finding:
     if stated == (record.sha256 if record else None):
         return Finding(OK, f"the record is {name}, as when it was entered")
     own = record is not None and record.sha256 == folder.about["sha256"]
-    return Finding(OK, "it is the record itself") if own else Finding(OPEN, f"the record here, {name}, with which it was not compared")
+    return (
+        Finding(OK, "it is the record itself")
+        if own
+        else Finding(OPEN, f"the record here, {name}, with which it was not compared")
+    )
 
 
 def _of_code(
@@ -159,13 +174,15 @@ def _of_code(
     for one in _competitors(folder, track, sources).values():
         stated = models[one.name]["build_flops"], models[one.name]["step_flops"]
         if (found := cost(track, one)) != stated:
-            yield Finding(FAILED, f"{one.name}: found {found} operations to build it and for a step, stated are {stated}")
+            yield Finding(
+                FAILED, f"{one.name}: found {found} operations to build it and for a step, stated are {stated}"
+            )
             return
     yield Finding(OK, f"operations of a step of {len(models)} models")
     yield from _all_again(folder, track, sources, cores) if full else _first_again(folder, track, sources)
 
 
-def _competitors(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]):  # type: ignore[no-untyped-def]
+def _competitors(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) -> "dict[str, Competitor]":
     from indm.bench.entries.training import Competitor
 
     models = folder.about["models"]
@@ -203,10 +220,16 @@ def _all_again(folder: Folder, track: LoadedTrack, sources: dict[str, Entry], co
 
     again = compare(sources[ENTRY], track, sources.get(RECORD), folder.about["nonce"], cores)
     stated, found = folder.verdicts(), again.verdicts()
-    off = float((again.numbers - folder.numbers).drop(columns="item").abs().mean().max()) if _same_shape(again, folder) else np.inf
+    off = (
+        float((again.numbers - folder.numbers).drop(columns="item").abs().mean().max())
+        if _same_shape(again, folder)
+        else np.inf
+    )
     same = list(stated["verdict"]) == list(found["verdict"])
-    words = f"verdicts {', '.join(found['verdict'])}, stated are {', '.join(stated['verdict'])}; bounds of a training differ by up to"
-    yield Finding(OK if same and np.isfinite(off) else FAILED, f"trained again: {words} {off:.2g} bits/dim on average")
+    words = f"verdicts {', '.join(found['verdict'])}, stated are {', '.join(stated['verdict'])}; bounds of a training differ by"
+    yield Finding(
+        OK if same and np.isfinite(off) else FAILED, f"trained again: {words} up to {off:.2g} bits/dim on average"
+    )
 
 
 def _same_shape(one: Folder, other: Folder) -> bool:
