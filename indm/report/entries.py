@@ -102,7 +102,9 @@ def _sentence(about: Mapping[str, Any]) -> Any:
         effect = (
             f"{abs(row['effect']):.4f} bits/dim {where} (95 % interval {row['low']:.4f} to {row['high']:.4f} below)"
         )
-        return f"- Against {against}: **{in_words(row['verdict'], row['smallest_effect'])}**. Its bound lies {effect}."
+        return (
+            f"- Against {against}: **{in_words(row['verdict'], row['smallest_effect'])}**.\n  Its bound lies {effect}."
+        )
 
     return sentence
 
@@ -113,12 +115,14 @@ def _notes(about: Mapping[str, Any]) -> list[str]:
     )
     made = about["provenance"]
     return [
-        f"The {len(about['seeds'])} seeds follow from the syntax tree of entry.py and from the track. {status}",
+        f"The {len(about['seeds'])} seeds follow from the syntax tree of entry.py and from the track.",
+        status,
         "",
         "All models have trained for the same number of operations. Only matmuls and convolutions count as operations,",
         "so compare the seconds, too.",
         "",
-        f"Made on {made['machine']}, with torch {made['versions']['torch']}.",
+        f"Made with torch {made['versions']['torch']} on",
+        f"{made['machine']}.",
     ]
 
 

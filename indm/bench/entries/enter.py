@@ -1,5 +1,6 @@
 """``indm enter``: train an entry, DDPM++ and the record of a track with equal operations, and write the entry's folder."""
 
+import re
 import shutil
 import tempfile
 import time
@@ -13,6 +14,7 @@ from indm.bench.entries.folder import (
     ABOUT,
     FORMAT,
     LOSSES,
+    NONCE,
     NUMBERS,
     PAGE,
     RECORD_SOURCE,
@@ -29,7 +31,7 @@ from indm.bench.entries.records import RECORDS, current_record
 from indm.bench.entries.tasks import tasks_of
 from indm.bench.entries.tracks import LoadedTrack
 from indm.bench.entries.training import Competitor, Job, Trained, cost, run_jobs
-from indm.errors import ArtifactError
+from indm.errors import ArtifactError, ParamsError
 from indm.report.entries import DDPMPP, ENTRY, RECORD, chosen_decoders, column
 from indm.store.provenance import provenance
 
@@ -52,8 +54,13 @@ def enter(
 
     Raises:
         ArtifactError: if the file is no entry, breaks the contract, or raises an exception, or its folder is there already.
+        ParamsError: if the nonce has other characters than a name.
         DivergenceError: if a training diverges. Nothing is written then.
     """
+    if not re.fullmatch(NONCE, nonce):
+        raise ParamsError(
+            f"--nonce: found {nonce!r}, expected at most 80 letters, digits, dots, underscores and hyphens"
+        )
     entry = read_entry(path)
     target = out / track.name / entry.label
     if target.exists():

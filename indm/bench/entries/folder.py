@@ -1,6 +1,7 @@
 """The folder of an entry: the files that ``indm enter`` writes, and what follows from them without training."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -43,6 +44,8 @@ KEYS: dict[str, type | tuple[type, ...]] = {
 FACTS = {"label", "lr", "flow_lr", "build_flops", "step_flops", "steps", "step_seconds", "decoder"}
 # The folder of the same entry under an entry's folder, trained by a maintainer with a nonce.
 CONFIRMED = "confirmed"
+# It is shown on the page.
+NONCE = r"[\w.-]{0,80}"
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ def _check_about(path: Path, about: Mapping[str, Any]) -> None:
         )
     if wrong := [key for key, kind in KEYS.items() if not isinstance(about.get(key), kind)]:
         raise ArtifactError(f"{path}: key {wrong[0]}: found {about.get(wrong[0])!r}; enter the file again")
+    if not re.fullmatch(NONCE, about["nonce"]):
+        raise ArtifactError(f"{path}: key nonce: found {about['nonce']!r}, expected letters, digits, dots and hyphens")
     models = about["models"]
     if not {ENTRY, DDPMPP} <= models.keys() <= {ENTRY, DDPMPP, RECORD} or any(
         FACTS - facts.keys() for facts in models.values()

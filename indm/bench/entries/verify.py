@@ -110,7 +110,9 @@ def _of_source(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) ->
     }
     expected |= {"record_sha256": sources[RECORD].sha256} if RECORD in sources else {}
     expected |= {"smallest": track.content.smallest, "images": track.content.densities is None}
-    if wrong := [key for key, value in expected.items() if about.get(key) != value]:
+    wrong = [key for key, value in expected.items() if about.get(key) != value]
+    wrong += [model for model, source in sources.items() if about["models"][model]["label"] != source.label]
+    if wrong:
         return Finding(FAILED, f"{', '.join(wrong)}: not those of {SOURCE} on this track")
     return Finding(OK, f"{len(about['seeds'])} seeds follow from {SOURCE}, the track and the nonce {about['nonce']!r}")
 
