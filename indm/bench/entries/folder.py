@@ -41,11 +41,23 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "models": dict,
     "provenance": dict,
 }
-FACTS = {"label", "lr", "flow_lr", "build_flops", "step_flops", "steps", "step_seconds", "decoder"}
+# What it states of each model.
+FACTS: dict[str, type | tuple[type, ...]] = {
+    "label": str,
+    "lr": float,
+    "flow_lr": float,
+    "build_flops": int,
+    "step_flops": int,
+    "steps": int,
+    "step_seconds": float,
+    "decoder": str,
+}
 # The folder of the same entry under an entry's folder, trained by a maintainer with a nonce.
 CONFIRMED = "confirmed"
 # It is shown on the page.
 NONCE = r"[\w.-]{0,80}"
+# The machine and the version of torch, which are shown there, too.
+SHOWN = r"[\w ()./,+@=:-]*"
 
 
 @dataclass(frozen=True)
@@ -131,10 +143,26 @@ def _check_about(path: Path, about: Mapping[str, Any]) -> None:
     if not re.fullmatch(NONCE, about["nonce"]):
         raise ArtifactError(f"{path}: key nonce: found {about['nonce']!r}, expected letters, digits, dots and hyphens")
     models = about["models"]
-    if not {ENTRY, DDPMPP} <= models.keys() <= {ENTRY, DDPMPP, RECORD} or any(
-        FACTS - facts.keys() for facts in models.values()
-    ):
+    known = {ENTRY, DDPMPP} <= models.keys() <= {ENTRY, DDPMPP, RECORD}
+    if not known or not all(map(_are_facts, models.values())):
         raise ArtifactError(f"{path}: key models: found {', '.join(models)}, expected entry and ddpmpp with all facts")
+
+    if (about.get("record_sha256") is None) is (RECORD in models):
+        raise ArtifactError(
+            f"{path}: key record_sha256: found {about.get('record_sha256')!r}, expected that of models.record"
+        )
+    match about["provenance"]:
+        case {"machine": str(machine), "versions": {"torch": str(torch)}} if re.fullmatch(SHOWN, machine + torch):
+            return
+    raise ArtifactError(
+        f"{path}: key provenance: found no machine and version of torch in plain words; enter the file again"
+    )
+
+
+def _are_facts(facts: Any) -> bool:
+    """Return whether an object states the facts of a model, with positive operations of a step."""
+    typed = isinstance(facts, dict) and all(isinstance(facts.get(key), kind) for key, kind in FACTS.items())
+    return typed and facts["step_flops"] > 0
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from indm.bench.entries.entry import Entry, Rates, read_entry
 from indm.bench.entries.folder import (
@@ -136,6 +137,8 @@ def _of_steps(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) -> 
         DDPMPP: Rates(lr=params.lr, flow_lr=params.flow_lr)
     }
     budget = params.steps * models[DDPMPP]["step_flops"]
+    if folder.about["budget"] != budget:
+        return Finding(FAILED, f"budget: found {folder.about['budget']} operations, expected {budget}, those of DDPM++")
     for model, facts in models.items():
         steps = steps_for(budget, facts["build_flops"], facts["step_flops"])
         if facts["steps"] != steps or {key: facts[key] for key in ("lr", "flow_lr")} != rates[model].model_dump():
@@ -222,11 +225,7 @@ def _all_again(folder: Folder, track: LoadedTrack, sources: dict[str, Entry], co
 
     again = compare(sources[ENTRY], track, sources.get(RECORD), folder.about["nonce"], cores)
     stated, found = folder.verdicts(), again.verdicts()
-    off = (
-        float((again.numbers - folder.numbers).drop(columns="item").abs().mean().max())
-        if _same_shape(again, folder)
-        else np.inf
-    )
+    off = _largest_mean_difference(again.numbers, folder.numbers)
     same = list(stated["verdict"]) == list(found["verdict"])
     words = f"verdicts {', '.join(found['verdict'])}, stated are {', '.join(stated['verdict'])}; bounds of a training differ by"
     yield Finding(
@@ -234,6 +233,9 @@ def _all_again(folder: Folder, track: LoadedTrack, sources: dict[str, Entry], co
     )
 
 
-def _same_shape(one: Folder, other: Folder) -> bool:
+def _largest_mean_difference(one: pd.DataFrame, other: pd.DataFrame) -> float:
+    """Return the largest mean absolute difference of a training's bounds, in bits/dim; infinity for tables of other items."""
     keys = ["task", "item"]
-    return one.numbers[keys].equals(other.numbers[keys])
+    if not one[keys].equals(other[keys]):
+        return float("inf")
+    return float((one.drop(columns=keys) - other.drop(columns=keys)).abs().mean().max())
