@@ -156,6 +156,10 @@ MISTAKES = {
         "run digits-ve-indm-fid, key sample.denoise: found 'released_ve'"
     ),
     "key given twice": ("threads: 1", "threads: 1\nthreads: 2", 'duplicate key "threads"', "line 6"),
+    # Its bound, which is only from below, lets it pass.
+    "a number that is infinite": (
+        "grad_clip: 1.0", "grad_clip: .inf", "key train.grad_clip: found inf; allowed: "
+    ),
     "range that is empty": (
         "beta_min: 0.1", "beta_min: 30.0", "key train.sde.vp.beta_min: found 30.0; allowed: below beta_max 20.0"
     ),
