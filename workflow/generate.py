@@ -5,6 +5,7 @@
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.bench.pipeline.stages.STAGES`;
 - the tables of ``README.md``, ``docs/results`` and ``docs/library.md`` and README's figures, from ``docs/results/``;
 - README.md of each published suite, from its published files, where git has the commits of its results;
+- ``docs/records``: the table and the figure of each track, from the folders of accepted entries;
 - ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
 - ``workflow/dvc/<suite>/dvc.yaml``: the pipeline of another suite, if the file exists or is asked for. Each command of DVC reads
   every dvc.yaml that it finds, so other suites do not have one.
@@ -97,7 +98,16 @@ def generate(root: Path, wanted: Iterable[str] = ()) -> dict[Path, str]:
         file = dvc_file(root, suite.suite)
         if suite.suite == DEFAULT_SUITE or file.is_file() or suite.suite in wanted:
             texts[file] = dvc_text(suite)
-    return texts | reference(root, suites) | readme_text(root)
+    return texts | reference(root, suites) | readme_text(root) | records_text(root)
+
+
+def records_text(root: Path) -> dict[Path, str]:
+    """Return the page of the records and its figures; empty without the page."""
+    if not (root / "docs/records/README.md").is_file():
+        return {}
+    from indm.bench.entries.records import record_texts
+
+    return record_texts(root)
 
 
 def readme_text(root: Path) -> dict[Path, str]:

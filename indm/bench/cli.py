@@ -81,7 +81,7 @@ REPLACE = click.option("--replace", is_flag=True, help="Replace files that diffe
 SECTIONS = {
     "Run a suite": ["run", "init", "validate", "register", "schema"],
     "Inspect suites and results": ["show", "status", "why", "doctor", "compare"],
-    "Evaluate your own model": ["referee", "measure"],
+    "Evaluate your own model": ["enter", "verify", "referee", "measure"],
     "Keep and share results": ["keep", "restore", "accept", "publish", "tensorboard"],
     "Stages, which Snakemake and DVC run": [*map(command_name, STAGES), "import-checkpoint"],
 }
@@ -432,6 +432,68 @@ def measure(suite_file: Path, page: Path, **given: Any) -> None:
 
     picture = page.with_suffix(".png")
     _write(page, written(compared(suite_file=suite_file, picture=picture, **given), picture))
+
+
+CORES = click.option("--cores", default=1, show_default=True, type=click.IntRange(1), help="Trainings at a time.")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--track", required=True, help="The track: its name in params/tracks, or its file.")
+@_folder("--out", "entries", "The folder of the entry is <out>/<track>/<label>.")
+@click.option(
+    "--nonce", default="", help="A text that became public after FILE, for other seeds: a maintainer's confirmation."
+)
+@CORES
+def enter(file: Path, track: str, out: Path, nonce: str, cores: int) -> None:
+    """Judge your own map on a track.
+
+    Trains the map or forward process of FILE, DDPM++ and the track's record with equal operations, on seeds that follow from
+    FILE, and writes a folder that others can check.
+    """
+    from indm.bench.entries.enter import enter as judged
+    from indm.bench.entries.tracks import load_track
+
+    _one_thread()
+    folder = judged(file, load_track(track), out, nonce, cores)
+    click.echo(folder.page(), nl=False)
+    click.echo(f"{folder.path}: written; check it with: indm verify {folder.path}", err=True)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--track", help="The track's file, if it is not in params/tracks.")
+@click.option("--no-code", is_flag=True, help="Do not run the entry's code.")
+@click.option("--full", is_flag=True, help="Train everything again.")
+@CORES
+def verify(folder: Path, track: str | None, no_code: bool, full: bool, cores: int) -> None:
+    """Check the folder of an entry.
+
+    Recomputes seeds, steps, operations and verdicts, trains the first steps of one training again, and lists what was not
+    checked. Exits with 1 if a check has failed. An entry is its author's code, and can read what this machine can read.
+    """
+    from indm.bench.entries.folder import read_folder
+    from indm.bench.entries.tracks import load_track
+    from indm.bench.entries.verify import FAILED
+    from indm.bench.entries.verify import verify as check
+
+    if no_code and full:
+        raise click.UsageError("found --no-code with --full, which trains the entry; leave one of them out")
+    if not no_code:
+        _one_thread()
+    loaded, failed = load_track(track or read_folder(folder).about.track), False
+    for finding in check(folder, loaded, code=not no_code, full=full, cores=cores):
+        click.echo(str(finding))
+        failed |= finding.outcome == FAILED
+    sys.exit(failed)
+
+
+def _one_thread() -> None:
+    """Compute as stages do, with one thread in each process."""
+    from indm.process import set_environment, set_up
+
+    set_environment(1)
+    set_up("cpu", 1)
 
 
 def _write(page: Path, text: str) -> None:

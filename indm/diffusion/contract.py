@@ -23,6 +23,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -105,23 +106,31 @@ def member(source: str) -> Member:
     """
     if source in FAMILIES:
         return Member(FAMILIES[source], *(FAMILIES.literal(source, name) for name in DEFINED[1:]))
+    module = imported(source, f"a family's .py file or one of {', '.join(FAMILIES)}")
+    if missing := [name for name in DEFINED if not hasattr(module, name)]:
+        raise ArtifactError(
+            f"{source}: found no {missing[0]}, expected {', '.join(DEFINED)}, as in docs/extending/family.md"
+        )
+    return Member(module.FAMILY, module.ONLY, module.NO_ODE)
+
+
+def imported(source: str, expected: str) -> ModuleType:
+    """Import a user's file.
+
+    Raises:
+        ArtifactError: if there is no such file, or it cannot be imported; the message says what was ``expected``.
+    """
     name = f"family_{Path(source).stem}"
     found = importlib.util.spec_from_file_location(name, source)
     if not Path(source).is_file() or found is None or found.loader is None:
-        raise ArtifactError(
-            f"{source}: found no such file, expected a family's .py file or one of {', '.join(FAMILIES)}"
-        )
+        raise ArtifactError(f"{source}: found no such file, expected {expected}")
     # Dataclasses look their module up.
     module = sys.modules[name] = importlib.util.module_from_spec(found)
     try:
         found.loader.exec_module(module)
     except Exception as error:
         raise ArtifactError(f"{source}: cannot be imported ({' '.join(repr(error).split())}); correct it") from None
-    if missing := [name for name in DEFINED if not hasattr(module, name)]:
-        raise ArtifactError(
-            f"{source}: found no {missing[0]}, expected {', '.join(DEFINED)}, as in docs/extending/family.md"
-        )
-    return Member(module.FAMILY, module.ONLY, module.NO_ODE)
+    return module
 
 
 def _family(member: Member, sde: str, case: Case) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Maps from outside, judged at equal compute on seeds that their authors cannot choose."""

@@ -1,0 +1,565 @@
+"""Entries on a track: seeds, contract, equal operations, verification, bad input and records."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+from indm.bench.cli import main
+from indm.bench.entries.enter import enter
+from indm.bench.entries.entry import read_entry
+from indm.bench.entries.folder import Folder, read_folder, steps_for, table_text
+from indm.bench.entries.records import accepted, current_record, record_of, record_texts
+from indm.bench.entries.tasks import Points, _check_above, tasks_of
+from indm.bench.entries.tracks import LoadedTrack, load_track
+from indm.bench.entries.training import _check_count
+from indm.bench.entries.verify import FAILED, OK, OPEN, verify
+from indm.errors import ArtifactError, IndmError, ParamsError
+from indm.flows.contract import check_flow
+from indm.flows.registered.filter import SpectralFilter
+from indm.flows.registered.resflow import ResidualFlow
+from indm.registry import FLOWS
+from indm.report.entries import chosen_decoders, verdicts
+from tests.conftest import REPOSITORY
+
+EXAMPLE = REPOSITORY / "docs/extending/code/brightness.py"
+SHAPE = (2, 2, 2)
+
+
+@pytest.fixture(autouse=True)
+def _at_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.fixture(scope="module")
+def track() -> LoadedTrack:
+    return load_track(str(REPOSITORY / "params/tracks/smoke.yaml"))
+
+
+@pytest.fixture(scope="module")
+def entered(track: LoadedTrack, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    out = tmp_path_factory.mktemp("entries")
+    return enter(EXAMPLE, track, out, records=out)
+
+
+@pytest.fixture
+def folder(entered: Folder, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(entered.path, tmp_path / "entry"))
+
+
+def edited(tmp_path: Path, *changes: tuple[str, str]) -> Path:
+    """Write the example with some changes."""
+    text = EXAMPLE.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    return path
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Seeds
+
+
+SEEN_BY_READERS = [
+    ('"""An entry: the mean', '"""Another: the mean'),
+    ("FLOW = Brightness", "# A comment.\nFLOW   =   Brightness"),
+    ('LABEL = "brightness"', 'LABEL = "other"'),
+    ("z: Tensor) -> Tensor", "z: torch.Tensor) -> Tensor"),
+]
+
+
+@pytest.mark.parametrize("change", SEEN_BY_READERS)
+def test_seeds_do_not_change_with_what_has_no_effect(
+    change: tuple[str, str], track: LoadedTrack, tmp_path: Path
+) -> None:
+    assert read_entry(edited(tmp_path, change)).seeds(track, "") == read_entry(EXAMPLE).seeds(track, "")
+
+
+@pytest.mark.parametrize(
+    "change", [('1.0e-2, "flow_lr": 1.0e-2}', '1.1e-2, "flow_lr": 1.0e-2}'), ("self.log_gain)", "self.log_gain + 0)")]
+)
+def test_seeds_follow_from_rates_and_code(change: tuple[str, str], track: LoadedTrack, tmp_path: Path) -> None:
+    assert not set(read_entry(edited(tmp_path, change)).seeds(track, "")) & set(read_entry(EXAMPLE).seeds(track, ""))
+
+
+def test_maps_imported_from_different_modules_have_different_seeds(track: LoadedTrack, tmp_path: Path) -> None:
+    found = []
+    for name in ("filter", "curve"):
+        path = tmp_path / f"{name}.py"
+        path.write_text(f'from indm.flows.registered.{name} import FLOW\n\nLABEL = "a"\nRATES = {{}}\n')
+        found.append(read_entry(path).sha256)
+    assert len({*found}) == 2
+
+
+def test_seeds_follow_from_the_nonce_and_the_track(track: LoadedTrack) -> None:
+    entry, other = read_entry(EXAMPLE), load_track("densities")
+    seeds = [entry.seeds(track, ""), entry.seeds(track, "later"), entry.seeds(other, "")[: track.content.seeds]]
+    assert len({seed for each in seeds for seed in each}) == 3 * track.content.seeds
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("version", "2"), ("seeds", "4"), ("smallest", "0.02"), ("train", "{steps: 13, snapshots: []}")]
+)
+def test_another_value_of_a_track_is_another_track(key: str, value: str, track: LoadedTrack, tmp_path: Path) -> None:
+    (tmp_path / "tracks").mkdir()
+    shutil.copy("params/smoke.yaml", tmp_path)
+    lines = [f"{key}: {value}" if line.startswith(f"{key}:") else line for line in track.file.read_text().splitlines()]
+    (tmp_path / "tracks/smoke.yaml").write_text("\n".join(lines))
+    assert load_track(str(tmp_path / "tracks/smoke.yaml")).sha256 != track.sha256
+
+
+def test_tracks_of_the_checkout_can_be_loaded() -> None:
+    for file in Path("params/tracks").glob("*.yaml"):
+        assert tasks_of(load_track(file.stem))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The contract of a map
+
+
+@pytest.mark.parametrize("name", [name for name in FLOWS if name not in ("wolf", "resflow")])
+def test_registered_maps_keep_the_contract(name: str) -> None:
+    assert check_flow(FLOWS[name], (3, 4, 4)) == []
+
+
+def test_a_residual_flow_keeps_the_contract() -> None:
+    assert check_flow(lambda channels, size: ResidualFlow(channels, size, blocks=(1, 1), width=8), SHAPE) == []
+
+
+class FalseVolume(SpectralFilter):
+    def volume(self) -> Tensor:
+        return super().volume() + 1e-3
+
+
+class Lossy(SpectralFilter):
+    def map(self, x: Tensor) -> Tensor:
+        return super().map(x).abs()
+
+
+class OfTheBatch(SpectralFilter):
+    def map(self, x: Tensor) -> Tensor:
+        return super().map(x) + x.mean()
+
+
+class Drawn(SpectralFilter):
+    def map(self, x: Tensor) -> Tensor:
+        return super().map(x) + torch.randn(())
+
+
+class OnlyAtTheStart(SpectralFilter):
+    def volume(self) -> Tensor:
+        return super().volume() + self.log_gain.abs().max().clamp(max=0.1)
+
+
+class Raising(SpectralFilter):
+    def volume(self) -> Tensor:
+        raise RuntimeError("found\nnothing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (FalseVolume, "moved by 0: log_det: found 0.001 nats, expected"),
+        (OnlyAtTheStart, "moved by 0.03: log_det: found"),
+        (Lossy, "inverse: found an image"),
+        (OfTheBatch, "found other latents in another call or batch"),
+        (Drawn, "found other latents in another call or batch"),
+        (Raising, "found RuntimeError (found nothing), expected numbers"),
+    ],
+)
+def test_a_map_that_makes_a_false_bound_is_found(kind: type[SpectralFilter], words: str) -> None:
+    (found,) = check_flow(kind, SHAPE)
+    assert words in found
+
+
+def test_a_bound_below_a_known_density_is_refused() -> None:
+    above = torch.linspace(-0.1, 0.2, 50)
+    _check_above(above, "steep")
+    with pytest.raises(ArtifactError, match="below the truth"):
+        _check_above(above - 0.3, "steep")
+
+
+def test_turned_densities_are_densities_of_their_points(track: LoadedTrack) -> None:
+    (task, _) = tasks_of(track)
+    assert isinstance(task, Points)
+    one, other = task.density(1), task.density(2)
+    x = one.sample(4000, torch.Generator().manual_seed(0))
+    # The cross entropy of another density is higher, by the divergence.
+    assert one.log_prob(x).mean() > other.log_prob(x).mean() + 0.1
+    assert math.isclose(one.log_prob(x).mean().item(), task_entropy(task), abs_tol=0.1)
+
+
+def task_entropy(task: Points) -> float:
+    """Minus the entropy of the steep Gaussian of eight dimensions, which a rotation does not change."""
+    from indm.densities.known import DENSITIES, Mixture
+
+    base = DENSITIES["steep-8d"]()
+    assert isinstance(base, Mixture)
+    return -4 * math.log(2 * math.pi * math.e) - float(torch.linalg.slogdet(base.factors[0])[1])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Equal operations
+
+
+def test_a_dearer_step_gets_fewer_steps() -> None:
+    assert [steps_for(1000, 0, 10), steps_for(1000, 0, 30), steps_for(1000, 400, 30)] == [100, 33, 20]
+    with pytest.raises(ArtifactError, match="expected at most 1000"):
+        steps_for(1000, 995, 10)
+
+
+def test_operations_of_later_steps_are_compared_with_the_count_before() -> None:
+    _check_count([100, 104, 109], 100)
+    # A series of random length: the mean is within its error.
+    _check_count([50, 300, 50, 60], 100)
+    with pytest.raises(ArtifactError, match="found 200 operations in a step while training, expected 100"):
+        _check_count([200] * 5, 100)
+
+
+def test_trainings_differ_from_the_seed_only_by_model(entered: Folder) -> None:
+    """The same points, times, noise and score network: the first loss is equal, because a map starts at the identity."""
+    first = entered.losses.groupby("task").first().drop(columns="step")
+    seeds = entered.about.seeds
+    np.testing.assert_allclose(
+        first[[f"entry-s{seed}" for seed in seeds]].to_numpy(),
+        first[[f"ddpmpp-s{seed}" for seed in seeds]].to_numpy(),
+        rtol=1e-4,
+    )
+
+
+def test_the_operations_of_all_trainings_are_equal(entered: Folder) -> None:
+    models = entered.about.models
+    for facts in models.values():
+        spent = facts.build_flops + facts.steps * facts.step_flops
+        assert 0 <= entered.about.budget - spent < facts.step_flops
+    assert models["entry"].steps < models["ddpmpp"].steps == 12
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Verdicts
+
+
+def test_verdicts_pair_seeds_and_choose_the_decoder_on_validation_data() -> None:
+    seeds = [1, 2, 3, 4]
+    noise = np.random.default_rng(0).normal(size=(30, 4))
+    luck = noise[:, :1]
+    entry = {f"entry-s{seed}": 3 + luck[:, 0] + 0.001 * noise[:, i] for i, seed in enumerate(seeds)}
+    other = {f"ddpmpp-s{seed}": 3.1 + luck[:, 0] for seed in seeds}
+    table = pd.DataFrame(entry | other)
+    (row,) = verdicts(table, seeds, 0.01, ["ddpmpp"], images=True).to_dict("records")
+    assert (row["verdict"], row["images"]) == ("better", 30)
+    assert row["low"] < row["effect"] < row["high"]
+    assert abs(row["effect"] - 0.1) < 0.01
+    (swapped,) = verdicts(
+        table.rename(columns=lambda name: name.replace("entry", "x").replace("ddpmpp", "entry").replace("x", "ddpmpp")),
+        seeds,
+        0.01,
+        ["ddpmpp"],
+        images=False,
+    ).to_dict("records")
+    assert swapped["verdict"] == "worse"
+    assert pd.isna(swapped["images"])
+    runs = pd.DataFrame({"model": ["a", "a", "b", "c"], "nelbo": [1, 3, 1, 1.0], "nelbo_fixed": [3, 0, 2, math.nan]})
+    assert chosen_decoders(runs) == {"a": "nelbo_fixed", "b": "nelbo", "c": "nelbo"}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Verification
+
+
+def outcomes(folder: Path, track: LoadedTrack, *, code: bool = False) -> dict[str, str]:
+    return {finding.words: finding.outcome for finding in verify(folder, track, code=code, records=folder)}
+
+
+def test_a_folder_verifies(folder: Path, track: LoadedTrack) -> None:
+    found = outcomes(folder, track, code=True)
+    assert set(found.values()) == {OK, OPEN}
+    assert [words for words, outcome in found.items() if outcome == OPEN] == [
+        "the bounds in numbers.csv of 12 trainings, and the seconds; --full trains all of them again"
+    ]
+
+
+def edit_table(folder: Path, name: str) -> None:
+    table = pd.read_csv(folder / name)
+    table.iloc[:, -1] = table.iloc[:, -1].map(lambda value: value + 1 if isinstance(value, float) else "better")
+    (folder / name).write_text(table_text(table))
+
+
+@pytest.mark.parametrize("name", ["numbers.csv", "verdicts.csv", "runs.csv"])
+def test_edited_tables_are_found_without_running_the_entry(
+    name: str, folder: Path, track: LoadedTrack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_table(folder, name)
+    assert FAILED in outcomes(folder, track).values()
+
+
+def test_an_edited_page_is_found(folder: Path, track: LoadedTrack) -> None:
+    page = folder / "README.md"
+    page.write_text(page.read_text().replace("worse", "better"))
+    assert FAILED in outcomes(folder, track).values()
+
+
+def test_edited_losses_are_found_by_training_again(folder: Path, track: LoadedTrack) -> None:
+    table = pd.read_csv(folder / "losses.csv")
+    table.iloc[:, 2:] += 0.05
+    (folder / "losses.csv").write_text(table_text(table))
+    assert FAILED not in outcomes(folder, track).values()
+    (failed,) = [words for words, outcome in outcomes(folder, track, code=True).items() if outcome == FAILED]
+    assert "differ by at most 0.05 nats" in failed
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "words"),
+    [
+        (["seeds", 0], 5, "found other columns"),
+        (["nonce"], "chosen", "seeds: not those of entry.py"),
+        (["models", "entry", "steps"], 21, "entry: found 21 steps, expected 11"),
+        (["models", "entry", "lr"], 0.5, "and the file's rates"),
+        (["smallest"], 0.001, "smallest: not those"),
+        (["track_sha256"], "0" * 64, "found track smoke, version 1, 000000000000, expected version 1"),
+        (["format"], "indm-entry-0", "key format: found 'indm-entry-0'"),
+        (["models", "entry", "step_flops"], 3000000, "entry: found 11 steps"),
+    ],
+)
+def test_an_edited_description_is_found(
+    keys: list[str], value: object, words: str, folder: Path, track: LoadedTrack
+) -> None:
+    about = json.loads((folder / "entry.json").read_text())
+    place = about
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (folder / "entry.json").write_text(json.dumps(about))
+    try:
+        found = " ".join(words for words, outcome in outcomes(folder, track).items() if outcome == FAILED)
+    except IndmError as error:
+        found = str(error)
+    assert words in found
+    assert "\n" not in found
+
+
+def test_operations_that_are_stated_wrong_are_found(folder: Path, track: LoadedTrack) -> None:
+    """By running the entry, since the number of steps does not show them."""
+    about = json.loads((folder / "entry.json").read_text())
+    about["models"]["entry"]["step_flops"] -= 1
+    (folder / "entry.json").write_text(json.dumps(about))
+    (folder / "README.md").write_text(read_folder(folder).page())
+    assert FAILED not in outcomes(folder, track).values()
+    assert any(
+        "operations to build it" in words
+        for words, outcome in outcomes(folder, track, code=True).items()
+        if outcome == FAILED
+    )
+
+
+@pytest.mark.parametrize("name", ["entry.py", "entry.json", "numbers.csv"])
+def test_a_missing_file_is_named(name: str, folder: Path, track: LoadedTrack) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ArtifactError, match=name):
+        outcomes(folder, track)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Bad input
+
+
+BAD = {
+    "import": (
+        [("import torch\n", "import torch\nimport no_such_package\n")],
+        "cannot be imported (ModuleNotFoundError",
+    ),
+    "no map": ([("FLOW = Brightness", "")], "found neither FLOW, a class derived from Flow, nor FAMILY"),
+    "not a class": ([("FLOW = Brightness", "FLOW = 3")], "found neither FLOW"),
+    "no name": ([('LABEL = "brightness"', "")], "LABEL: Field required"),
+    "a name that is no folder": ([('LABEL = "brightness"', 'LABEL = "../x"')], "LABEL: String should match"),
+    "the name of the other model": ([('LABEL = "brightness"', 'LABEL = "ddpmpp"')], "LABEL: found ddpmpp"),
+    "rates that are computed": ([("RATES = {", "RATES = dict() or {")], "RATES: Input should be"),
+    "no rates": ([('"smoke"', '"other"')], "expected those of track smoke"),
+    "a rate of no size": (
+        [('"smoke": {"lr": 1.0e-2', '"smoke": {"lr": 0.0')],
+        "RATES.smoke.lr: Input should be greater than 0",
+    ),
+    "syntax": ([("class Brightness", "klass Brightness")], "found invalid syntax"),
+    "a false bound": ([("return self.log_gain\n", "return self.log_gain + 1\n")], "breaks the contract"),
+    "divergence": (
+        [
+            ('"smoke": {"lr": 1.0e-2, "flow_lr": 1.0e-2}', '"smoke": {"lr": 1.0, "flow_lr": 1.0}'),
+            ("(torch.zeros(()))", "(torch.tensor(300.0))"),
+        ],
+        "entry, steep, seed",
+    ),
+    "hidden operations": (
+        [
+            (
+                "    def map(self, x: Tensor) -> Tensor:\n",
+                "    calls = 0\n\n    def map(self, x: Tensor) -> Tensor:\n        Brightness.calls += 1\n"
+                "        _ = [torch.ones(900, 900) @ torch.ones(900, 900) for _ in range(Brightness.calls > 4)]\n",
+            ),
+        ],
+        "operations in a step while training",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files_get_one_line_and_nothing_is_recorded(case: str, tmp_path: Path) -> None:
+    changes, words = BAD[case]
+    path = edited(tmp_path, *changes)
+    done = CliRunner().invoke(main, ["enter", str(path), "--track", "smoke", "--out", str(tmp_path / "out")])
+    lines = [line for line in done.output.splitlines() if line and "step/s]" not in line]
+    assert done.exit_code == 1
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not [*(tmp_path / "out").rglob("*.*")]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["enter", "no.py", "--track", "smoke"], ["enter", str(EXAMPLE), "--track", "no"], ["verify", "no"]]
+)
+def test_what_is_not_there_is_named(arguments: list[str]) -> None:
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code != 0
+    assert "found no such" in done.output
+
+
+def test_a_folder_is_not_overwritten(entered: Folder, track: LoadedTrack) -> None:
+    with pytest.raises(ArtifactError, match="found a folder, expected none"):
+        enter(EXAMPLE, track, entered.path.parents[1])
+
+
+def test_a_track_of_another_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tracks").mkdir()
+    shutil.copy("params/smoke.yaml", tmp_path)
+    text = Path("params/tracks/smoke.yaml").read_text().replace("ddpmpp-nll", "indm-nll")
+    (tmp_path / "tracks/smoke.yaml").write_text(text)
+    with pytest.raises(ParamsError, match="key run: found 'digits-vp-indm-nll-s0'"):
+        load_track(str(tmp_path / "tracks/smoke.yaml"))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Records
+
+
+def made_better(folder: Path, by: float, **about: object) -> None:
+    """Make the entry of a folder better than all other models, by about as much on every seed."""
+    read = json.loads((folder / "entry.json").read_text()) | about
+    (folder / "entry.json").write_text(json.dumps(read))
+    table = pd.read_csv(folder / "numbers.csv")
+    for number, seed in enumerate(read["seeds"]):
+        for model in set(read["models"]) - {"entry"}:
+            table[f"{model}-s{seed}"] = table[f"entry-s{seed}"] + by + 0.001 * number
+    (folder / "numbers.csv").write_text(table_text(table))
+
+
+@pytest.fixture
+def records(entered: Folder, tmp_path: Path) -> Path:
+    shutil.copytree(entered.path, tmp_path / "smoke/brightness")
+    return tmp_path
+
+
+def confirmed(records: Path, name: str = "brightness") -> Path:
+    return Path(shutil.copytree(records / "smoke" / name, records / "smoke" / name / "confirmed"))
+
+
+def test_only_a_confirmed_entry_that_is_better_is_the_record(records: Path, track: LoadedTrack) -> None:
+    made_better(records / "smoke/brightness", 0.1)
+    assert record_of(accepted(track, records)) is None
+    made_better(confirmed(records), 0.1)
+    # Without a nonce, its seeds are the author's.
+    assert current_record(track, records) is None
+    made_better(records / "smoke/brightness/confirmed", 0.1, nonce="later")
+    record = current_record(track, records)
+    assert record is not None
+    assert record.label == "brightness"
+    made_better(records / "smoke/brightness/confirmed", 0.005)
+    assert current_record(track, records) is None
+
+
+def test_records_follow_each_other(records: Path, track: LoadedTrack) -> None:
+    made_better(records / "smoke/brightness", 0.1)
+    made_better(confirmed(records), 0.1, nonce="later")
+    first = read_entry(records / "smoke/brightness/entry.py").sha256
+    shutil.copytree(records / "smoke/brightness", records / "smoke/second")
+    for folder in (records / "smoke/second", records / "smoke/second/confirmed"):
+        with_record(folder)
+        made_better(folder, 0.1, sha256="1" * 64)
+    # It was better than something that is not the record.
+    assert record_path(track, records) == "brightness"
+    for folder in (records / "smoke/second", records / "smoke/second/confirmed"):
+        made_better(folder, 0.1, record_sha256=first)
+    assert record_path(track, records) == "second"
+
+
+def record_path(track: LoadedTrack, records: Path) -> str:
+    record = record_of(accepted(track, records))
+    assert record is not None
+    return record.claim.path.name
+
+
+def with_record(folder: Path) -> None:
+    """Add a record to the models of a folder, with the numbers of DDPM++."""
+    about = json.loads((folder / "entry.json").read_text())
+    about["models"]["record"] = about["models"]["ddpmpp"]
+    about["record_sha256"] = "0" * 64
+    (folder / "entry.json").write_text(json.dumps(about))
+    for name in ("numbers.csv", "losses.csv"):
+        table = pd.read_csv(folder / name)
+        found = table.filter(like="ddpmpp-").rename(columns=lambda column: column.replace("ddpmpp", "record"))
+        (folder / name).write_text(table_text(pd.concat([table, found], axis=1)))
+
+
+def test_entries_of_another_version_are_not_listed(records: Path, track: LoadedTrack) -> None:
+    made_better(records / "smoke/brightness", 0.1, track_sha256="0" * 64)
+    assert accepted(track, records) == []
+
+
+def test_the_page_of_the_records_lists_claims(records: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "params/tracks").mkdir(parents=True)
+    shutil.copy("params/smoke.yaml", root / "params")
+    text = Path("params/tracks/smoke.yaml").read_text()
+    (root / "params/tracks/smoke.yaml").write_text(text)
+    shutil.copytree(REPOSITORY / "docs/records", root / "docs/records")
+    page = root / "docs/records/README.md"
+    # Its numbers mean nothing.
+    assert "smoke" not in record_texts(root)[page]
+    (root / "params/tracks/smoke.yaml").write_text(text.replace("ranked: false", "ranked: true"))
+    assert "No entries yet" in record_texts(root)[page]
+    ranked = load_track(str(root / "params/tracks/smoke.yaml"))
+    shutil.copytree(records / "smoke", root / "docs/records/smoke")
+    made_better(root / "docs/records/smoke/brightness", 0.1, track_sha256=ranked.sha256)
+    texts = record_texts(root)
+    assert "[brightness](smoke/brightness/README.md) | claim | 1.01 | better, 0.101" in texts[page]
+    assert texts[root / "docs/records/smoke.svg"].startswith("<?xml")
+
+
+@pytest.mark.long
+def test_a_folder_verifies_when_all_is_trained_again_by_two_processes(entered: Folder, track: LoadedTrack) -> None:
+    found = [*verify(entered.path, track, full=True, cores=2, records=entered.path)]
+    assert {finding.outcome for finding in found} == {OK}
+
+
+@pytest.mark.long
+def test_images_and_a_forward_process_can_be_entered(tmp_path: Path) -> None:
+    """On the digits, in a few steps."""
+    (tmp_path / "tracks").mkdir()
+    shutil.copy("params/smoke.yaml", tmp_path)
+    text = Path("params/tracks/smoke.yaml").read_text()
+    (tmp_path / "tracks/smoke.yaml").write_text(text[: text.index("densities: {")] + "densities: null\n")
+    track = load_track(str(tmp_path / "tracks/smoke.yaml"))
+    source = (REPOSITORY / "docs/extending/code/fading.py").read_text()
+    path = tmp_path / "fading.py"
+    path.write_text(source + '\nRATES = {"smoke": {"lr": 1e-2, "flow_lr": 1e-2}}\n')
+    folder = enter(path, track, tmp_path / "out", records=tmp_path)
+    assert len(folder.numbers) == 360
+    assert folder.verdicts()["images"].tolist() == [360]
+    assert FAILED not in outcomes(folder.path, track, code=True).values()
