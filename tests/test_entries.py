@@ -392,8 +392,11 @@ BAD = {
     "a false bound": ([("return self.log_gain\n", "return self.log_gain + 1\n")], "breaks the contract"),
     "divergence": (
         [
-            ('"smoke": {"lr": 1.0e-2, "flow_lr": 1.0e-2}', '"smoke": {"lr": 1.0, "flow_lr": 1.0}'),
-            ("(torch.zeros(()))", "(torch.tensor(300.0))"),
+            (
+                "    def map(self, x: Tensor) -> Tensor:\n",
+                "    calls = 0\n\n    def map(self, x: Tensor) -> Tensor:\n        Brightness.calls += self.training\n"
+                "        x = x * (torch.nan if Brightness.calls > 4 else 1)\n",
+            ),
         ],
         "entry, steep, seed",
     ),
