@@ -17,7 +17,7 @@ from indm.errors import ArtifactError, StoppedError
 from indm.report.intervals import CLUSTERED, CROSSED, OVER_IMAGES, by_cluster, clustered_error, interval
 from indm.report.results import read_results
 from indm.report.tables import nll_table
-from indm.report.values import images_table
+from indm.report.values import images_table, values_table
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
 from tests.conftest import REPOSITORY
@@ -131,7 +131,9 @@ def results(root: Path, clusters: dict[str, list[int]] | None) -> Any:
     write_table(layout.run("a") / "nll.csv", rows)
     write_json(layout.run("a") / "nll.json", said)
     write_json(layout.run("a") / "train.json", {"run": "a", "steps": 4})
-    write_json(layout.run("a") / "samples.json", {"run": "a", "sampler": "ancestral", "nfe": 4, "num_samples": 4})
+    write_json(
+        layout.run("a") / "samples.json", {"run": "a", "sampler": "ancestral", "steps": 4, "nfe": 4, "num_samples": 4}
+    )
     return read_results(layout, {"a": RUN}, [], lambda _: 1.0, clusters=clusters)
 
 
@@ -141,7 +143,7 @@ def test_errors_over_images_are_over_clusters(tmp_path: Path) -> None:
     published = pd.DataFrame(
         columns=["dataset", "sde", "model", "variant", "objective", "metric", "sampler", "extractor"]
     )
-    rows = [nll_table(one, published, {}).iloc[0] for one in (plain, found)]
+    rows = [nll_table(one, values_table(one), published, {}).iloc[0] for one in (plain, found)]
     of_images_ = numbers(12)
     for name in ("nll", "nelbo", "nll_fixed", "nelbo_fixed"):
         assert rows[0][f"{name}_image_se"] == pytest.approx(of_images_.std(ddof=1) / math.sqrt(12), rel=1e-4)

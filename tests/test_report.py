@@ -1,10 +1,10 @@
 """Tables from result files: columns, aggregation over seeds, floors, published numbers, absent values, exports."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,24 +137,29 @@ def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None
         assert named <= columns[name] | {""}, name
 
 
+def tabulated(table: Callable[..., pd.DataFrame], results: Results, *others: Any) -> pd.DataFrame:
+    """Make a table from results and their tidy table."""
+    return table(results, values_table(results), *others)
+
+
 def test_errors_over_seeds_and_over_images_are_apart(tmp_path: Path) -> None:
-    one = fid_table(written(tmp_path / "1", [{}]), PUBLISHED).iloc[0]
+    one = tabulated(fid_table, written(tmp_path / "1", [{}]), PUBLISHED).iloc[0]
     assert (one["seeds"], one["fid"], one["fid_image_se"]) == (1, 10.0, 0.5)
     assert np.isnan(one["fid_se"])
-    two = fid_table(written(tmp_path / "2", [{}, {"seed": 1, "fid": 14.0}]), PUBLISHED).iloc[0]
+    two = tabulated(fid_table, written(tmp_path / "2", [{}, {"seed": 1, "fid": 14.0}]), PUBLISHED).iloc[0]
     assert (two["seeds"], two["fid"], two["fid_image_se"]) == (2, 12.0, 0.5)
     assert two["fid_se"] == pytest.approx(np.std([10, 14], ddof=1) / np.sqrt(2))
 
 
 def test_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:
-    table = nll_table(written(tmp_path, [{}, {"variant": "scale-3", "nll": 0.5}]), PUBLISHED, {})
+    table = tabulated(nll_table, written(tmp_path, [{}, {"variant": "scale-3", "nll": 0.5}]), PUBLISHED, {})
     assert table[["variant", "seeds", "nll"]].to_numpy().tolist() == [["", 1, 1.0], ["scale-3", 1, 0.5]]
 
 
 def test_a_flow_has_a_row_over_its_seeds_and_its_numbers_are_in_the_tidy_table(tmp_path: Path) -> None:
     flows = [{"model": "indm", "seed": seed, "log_det": log_det} for seed, log_det in ((0, 0.2), (1, 0.4))]
     results = written(tmp_path, [{}, *flows])
-    (row,) = records(flow_table(results))
+    (row,) = records(tabulated(flow_table, results))
     assert (row["model"], row["seeds"], row["images"]) == ("indm", 2, 64)
     assert (row["log_det"], row["log_det_se"], row["log_det_image_se"]) == pytest.approx((0.3, 0.1, 0.25))
     assert (row["gain_6"], row["gain_6_se"]) == (1.5, 0.0)
@@ -165,7 +170,7 @@ def test_a_flow_has_a_row_over_its_seeds_and_its_numbers_are_in_the_tidy_table(t
 
 
 def test_floors_are_rows_of_their_own(tmp_path: Path) -> None:
-    table = fid_table(written(tmp_path, [{}]), PUBLISHED)
+    table = tabulated(fid_table, written(tmp_path, [{}]), PUBLISHED)
     floors = table[table["model"].str.startswith("real")]
     assert floors["model"].tolist() == ["real (test split)", "real (two halves of train)"]
     assert floors[["fid", "fid_image_se"]].to_numpy().tolist() == [[2.0, 0.1], [1.0, 0.1]]
@@ -185,14 +190,14 @@ def test_a_published_number_stands_beside_its_own_dataset_sde_and_extractor_alon
             *((cifar | {"extractor": extractor}, None) for extractor in ("inception-v3-random", "cifar10-cnn")),
         ]
     ):
-        row = fid_table(written(tmp_path / str(number), [run]), PUBLISHED).iloc[0]
+        row = tabulated(fid_table, written(tmp_path / str(number), [run]), PUBLISHED).iloc[0]
         found = None if pd.isna(row["published_fid"]) else row["published_fid"]
         assert (found, pd.isna(row["published_source"])) == (expected, expected is None), run
 
 
 def test_seeds_of_one_cell_must_share_a_protocol(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="different protocols"):
-        fid_table(written(tmp_path, [{}, {"seed": 1, "num_samples": 500}]), PUBLISHED)
+        tabulated(fid_table, written(tmp_path, [{}, {"seed": 1, "num_samples": 500}]), PUBLISHED)
 
 
 SWEEP = """sampler,grid,steps,nfe,num_samples,fid,fid_se,kid,kid_se,skip
@@ -227,7 +232,7 @@ indm,,1,100,1e6,0.7,0.4,0.3,60,1.3
 
 
 def test_impossible_cells_of_a_sweep_stay_with_their_reason(tmp_path: Path) -> None:
-    table = discretization_table(written(tmp_path, [{}], sweep=SWEEP))
+    table = tabulated(discretization_table, written(tmp_path, [{}], sweep=SWEEP))
     assert table["fid"].tolist()[0] == 20.0
     assert table["fid_image_se"].tolist()[0] == 1.0
     assert np.isnan(table["fid"].iloc[1])
@@ -239,14 +244,14 @@ def test_a_sampler_with_fewer_points_than_it_needs_is_not_sound(tmp_path: Path) 
     cells = [("ddim", 8), ("ddim", 9), ("ode_euler", 8), ("reverse_diffusion", 12), ("pc", 11), ("pc", 12)]
     sweep = "".join(f"{sampler},uniform,{steps},7,500,20.0,1.0,0.2,0.02,\n" for sampler, steps in cells)
     results = written(tmp_path, [{"sde": "vp"}], sweep=SWEEP.splitlines(keepends=True)[0] + sweep, toy2d=TOY2D)
-    assert discretization_table(results)["sound"].tolist() == [0, 1, 1, 1, 0, 1]
+    assert tabulated(discretization_table, results)["sound"].tolist() == [0, 1, 1, 1, 0, 1]
     values = values_table(results)
     assert values.query("stage == 'sweep' and metric == 'kid'")["sound"].tolist() == [0, 1, 1, 1, 0, 1]
     assert values.query("metric == 'energy'")["sound"].tolist() == [0, 0]
     under_ve = written(tmp_path, [{"sde": "ve"}], sweep=SWEEP.splitlines(keepends=True)[0] + sweep)
-    assert discretization_table(under_ve)["sound"].tolist() == [1, 1, 0, 0, 0, 0]
+    assert tabulated(discretization_table, under_ve)["sound"].tolist() == [1, 1, 0, 0, 0, 0]
     of_no_grid = written(tmp_path, [{}], sweep=(SWEEP + sweep).replace("grid,", "").replace("uniform,", ""))
-    assert set(discretization_table(of_no_grid)["sound"]) == {0}
+    assert set(tabulated(discretization_table, of_no_grid)["sound"]) == {0}
 
 
 def test_a_run_that_failed_is_a_row_of_its_own(tmp_path: Path) -> None:
@@ -260,28 +265,30 @@ def test_a_run_that_failed_is_a_row_of_its_own(tmp_path: Path) -> None:
 
 def test_a_cell_that_some_seeds_lack_says_of_how_many_it_is(tmp_path: Path) -> None:
     """Whichever seed comes first."""
-    there = written(tmp_path, [{}], sweep=SWEEP).sweep.iloc[:1]
+    run = written(tmp_path, [{}], sweep=SWEEP)
+    there = run.sweep.iloc[:1]
     lacking = there.assign(seed=1, fid=np.nan, num_samples=np.nan, skip="diverged")
     for rows in ([there, lacking], [lacking, there]):
-        (found,) = records(discretization_table(cast(Results, SimpleNamespace(suite="s", sweep=pd.concat(rows)))))
+        (found,) = records(tabulated(discretization_table, replace(run, sweep=pd.concat(rows))))
         assert (found["fid"], found["seeds"], found["num_samples"]) == (20.0, 1, 500)
         assert found["skip"] == "1 of 2 seeds: diverged"
 
 
 def test_intervals_of_fid_over_seeds_are_those_of_its_logarithm(tmp_path: Path) -> None:
     """Of FIDs that differ by a factor, an interval of their mean would begin below 0."""
-    there = written(tmp_path, [{}], sweep=SWEEP).sweep.iloc[:1]
+    run = written(tmp_path, [{}], sweep=SWEEP)
+    there = run.sweep.iloc[:1]
     fids = [1.0, 2.0, 10.0]
     rows = pd.concat([there.assign(seed=seed, fid=fid) for seed, fid in enumerate(fids)])
-    (found,) = records(discretization_table(cast(Results, SimpleNamespace(suite="s", sweep=rows))))
+    (found,) = records(tabulated(discretization_table, replace(run, sweep=rows)))
     mean, half = np.mean(np.log(fids)), 4.302652729911275 * np.std(np.log(fids), ddof=1) / 3**0.5
     assert (found["fid_low"], found["fid_high"]) == pytest.approx((np.exp(mean - half), np.exp(mean + half)))
-    (single,) = records(discretization_table(cast(Results, SimpleNamespace(suite="s", sweep=there))))
+    (single,) = records(tabulated(discretization_table, replace(run, sweep=there)))
     assert np.isnan([single["fid_low"], single["fid_high"]]).all()
 
 
 def test_learning_curve_has_steps_and_flops(tmp_path: Path) -> None:
-    table = learning_curve_table(written(tmp_path, [{}], curve=CURVE))
+    table = tabulated(learning_curve_table, written(tmp_path, [{}], curve=CURVE))
     assert table[["step", "flops", "gap", "gap_image_se"]].to_numpy().tolist() == [
         [10, 1e9, 0.5, 0.01],
         [20, 2e9, 0.1, 0.01],
@@ -292,12 +299,12 @@ def test_both_decoders_are_in_every_table_and_validation_images_choose_one(tmp_p
     """By closed form from each image: without the learned decoder's cost, and with -log2 alpha of the run or the snapshot."""
     numbers = {"nll": 2.0, "nelbo": 2.5, "nelbo_no_reconstruction": 1.25, "gap": 0.5}
     results = written(tmp_path, [{"seed": 3, "alpha_eps": 0.25, **numbers}, {"seed": 4, **numbers}], curve=BOTH)
-    (row,) = records(nll_table(results, PUBLISHED, decoders(values_table(results), "validation")))
+    (row,) = records(tabulated(nll_table, results, PUBLISHED, decoders(values_table(results), "validation")))
     # The second run's file holds no alpha: half of -log2 0.25 and half of -log2 0.5.
     assert (row["nelbo_fixed"], row["nll_fixed"]) == pytest.approx((1.25 + 1.5, 2.0 - 1.25 + 1.5))
     assert (row["nelbo_fixed_se"], row["nll_fixed_image_se"]) == pytest.approx((0.5, 0.5))
     assert row["decoder"] == "fixed"
-    curve = learning_curve_table(results)
+    curve = tabulated(learning_curve_table, results)
     assert curve["nelbo_fixed"].tolist() == pytest.approx([3.2, 2.3])
     assert curve["nll_fixed"].tolist() == pytest.approx([2.7, 2.2])
     values = values_table(results)
@@ -306,7 +313,7 @@ def test_both_decoders_are_in_every_table_and_validation_images_choose_one(tmp_p
     images = images_table(results)
     assert images["nelbo_fixed"].tolist()[:2] == pytest.approx([2.75, 3.75])
     assert images["nll_fixed"].tolist()[-2:] == pytest.approx([2.1, 2.3])
-    for table in (values["metric"], nll_table(results, PUBLISHED, {}), images, curve):
+    for table in (values["metric"], tabulated(nll_table, results, PUBLISHED, {}), images, curve):
         assert "nelbo_no_reconstruction" not in str([*table])
 
 
@@ -327,7 +334,7 @@ def test_the_last_snapshots_of_all_seeds_or_test_images_choose_a_decoder() -> No
 
 def test_a_curve_of_an_earlier_version_has_no_number_of_the_fixed_decoder(tmp_path: Path) -> None:
     results = written(tmp_path, [{}], curve=CURVE)
-    assert learning_curve_table(results)["nelbo_fixed"].isna().all()
+    assert tabulated(learning_curve_table, results)["nelbo_fixed"].isna().all()
     assert "nelbo_fixed" not in set(values_table(results).query("stage == 'curve'")["metric"])
     assert decoders(values_table(results), "validation") == {}
 
@@ -338,13 +345,13 @@ def test_tails_of_likelihoods_are_left_out_and_counted(tmp_path: Path) -> None:
     nll = np.array([2.0] * 8 + [1.9, 50.0])
     image = pd.DataFrame({"nll": nll, "nll_fixed": nll + 0.5, "nelbo": 2.0}).assign(stage="nll", **results.runs[0])
     images = pd.concat([image, image.assign(seed=1, nelbo=60.0)])
-    (row,) = records(nll_table(replace(results, images=images), PUBLISHED, {}))
+    (row,) = records(tabulated(nll_table, replace(results, images=images), PUBLISHED, {}))
     assert (row["nll_median"], row["nll_trimmed"], row["nll_fixed_median"]) == pytest.approx((2.0, 2.0, 2.5))
     assert row["nll_beyond"] == pytest.approx(0.5)
 
 
 def test_known_densities_have_means_by_density_and_length(tmp_path: Path) -> None:
-    (row,) = records(toy2d_table(written(tmp_path, [{}], toy2d=TOY2D + "indm,,2,100,1e6,,,,,\n")))
+    (row,) = records(tabulated(toy2d_table, written(tmp_path, [{}], toy2d=TOY2D + "indm,,2,100,1e6,,,,,\n")))
     assert (row["dataset"], row["model"], row["seeds"]) == ("moons-long", "indm", 3)
     assert (row["gap"], row["nelbo_excess"], row["energy_8"]) == pytest.approx((0.1, 0.6, 50))
 
@@ -479,7 +486,7 @@ def test_times_are_medians_of_processor_time(records_of_jobs: list[dict[str, Any
 
 def compared(folder: Path, runs: list[dict[str, Any]]) -> pd.DataFrame:
     results = written(folder, runs)
-    fid, nll = fid_table(results, PUBLISHED), nll_table(results, PUBLISHED, {})
+    fid, nll = tabulated(fid_table, results, PUBLISHED), tabulated(nll_table, results, PUBLISHED, {})
     return comparison_table("s", fid, nll, values_table(results), PUBLISHED)
 
 
@@ -509,7 +516,7 @@ def test_numbers_of_other_models_stand_beside_our_lowest_on_the_same_dataset(tmp
 def test_a_suite_without_one_kind_of_number_is_compared(tmp_path: Path, empty: str) -> None:
     """An empty table has no types, so no number is asked of its columns."""
     results = written(tmp_path, [{"dataset": "fashion-mnist", "nll": 3.4}])
-    tables = {"fid": fid_table(results, PUBLISHED), "nll": nll_table(results, PUBLISHED, {})}
+    tables = {"fid": tabulated(fid_table, results, PUBLISHED), "nll": tabulated(nll_table, results, PUBLISHED, {})}
     tables[empty] = pd.DataFrame(columns=tables[empty].columns)
     table = comparison_table("s", tables["fid"], tables["nll"], values_table(results), PUBLISHED)
     assert (table.loc[table["ours"].notna(), "metric"] == "nll").all()

@@ -1,11 +1,12 @@
-"""The tables: one row per cell (dataset x SDE x model x variant x objective), its seeds aggregated.
+"""The tables that people read: views of the tidy table of all numbers, with a row for each cell, its seeds aggregated.
 
-For each number, the column ``v`` is the mean over seeds, ``v_se`` its standard error over seeds (absent with one seed), and
-``v_image_se`` the standard error over images of one run, as the root mean square over the seeds.
+A cell is a dataset x SDE x model x variant x objective. For each number, the column ``v`` is the mean over seeds, ``v_se`` its
+standard error over seeds (absent with one seed), and ``v_image_se`` the standard error over images of one run, as the root mean
+square over the seeds.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -58,97 +59,123 @@ def suite_tables(results: Results, published: pd.DataFrame, decoder: str) -> dic
     return {
         "values": values,
         "images": images_table(results),
-        "fid": fid_table(results, published),
-        "nll": nll_table(results, published, decoders(values, decoder)),
-        "discretization": discretization_table(results),
-        "learning_curve": learning_curve_table(results),
+        "fid": fid_table(results, values, published),
+        "nll": nll_table(results, values, published, decoders(values, decoder)),
+        "discretization": discretization_table(results, values),
+        "learning_curve": learning_curve_table(results, values),
         "ablation": ablation_table(results, values),
         "protocol": protocol_table(results),
-        "toy2d": toy2d_table(results),
-        "flow": flow_table(results),
+        "toy2d": toy2d_table(results, values),
+        "flow": flow_table(results, values),
         "tuning": tuning_table(results),
         "tuned": tuned_table(results),
     }
 
 
-def fid_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
+def fid_table(results: Results, values: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Tabulate FID, KID and the other scores of images, and below them the floors of every dataset.
 
     Raises:
         ArtifactError: if the seeds of a cell do not share a protocol.
     """
-    measured = [run for run in results.runs if run["run"] in results.fid]
-    rows = [{**run, **results.samples[run["run"]], **results.fid[run["run"]]} for run in measured]
-    table = [
-        {**cell, **_protocol(group), **_means(group, IMAGE_METRICS), **_published_beside(published, cell, group)}
-        for cell, group in _groups(pd.DataFrame(rows, columns=None if rows else CELL), CELL)
-    ]
+    protocol = ["sampler", "num_samples", "extractor"]
+    runs = _of_runs(results, results.fid, results.samples, results.fid)
+    _refuse_protocols(runs, protocol)
+    facts = _facts(runs, CELL, protocol, means=["nfe"])
+    table = facts.join(_aggregated(values, "fid", CELL)).reset_index()
+    beside = pd.DataFrame([_published_beside(published, cell) for cell in records(table)], table.index)
+    return _finish(results.suite, pd.concat([table.join(beside), _floors(results)]), FID_COLUMNS)
+
+
+def _refuse_protocols(runs: pd.DataFrame, keys: list[str]) -> None:
+    """Refuse cells whose seeds differ in the protocol of their images."""
+    for _, cell in runs.groupby(CELL, sort=False):
+        found = cell[keys].drop_duplicates()
+        if len(found) > 1:
+            words = f"found different protocols, expected one: {found.to_dict('list')}"
+            raise ArtifactError(f"runs {', '.join(cell['run'])}: {words}")
+
+
+def _floors(results: Results) -> pd.DataFrame:
+    """Tabulate the scores of real images, whose errors are over images."""
+    rows = []
     for dataset, reference in results.references.items():
-        for floor, values in reference["floors"].items():
+        for floor, scores in reference["floors"].items():
             row = {"dataset": dataset, "model": FLOORS[floor], "extractor": reference["extractor"]}
-            table.append(row | {re.sub("_se$", "_image_se", str(key)): value for key, value in values.items()})
-    return _finish(results.suite, table, FID_COLUMNS)
+            for name, score in scores.items():
+                row[re.sub("_se$", "_image_se", name)] = score
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def nll_table(results: Results, published: pd.DataFrame, decoders: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
+def _published_beside(published: pd.DataFrame, cell: Result) -> dict[str, Any]:
+    """Look up the published FID and inception score of a cell, by its or an unstated extractor, and name each source once."""
+    extractor = cell["extractor"]
+    comparable = published[published["extractor"].isin(["", extractor]) & (extractor == PUBLISHED_EXTRACTOR)]
+    fid = published_value(comparable, cell, "fid", cell["sampler"])
+    score = published_value(comparable, cell, "is", cell["sampler"])
+    sources = [fid["published_source"], score["published_source"]]
+    return fid | score | {"published_source": "; ".join(dict.fromkeys(filter(None, sources))) or None}
+
+
+def nll_table(
+    results: Results, values: pd.DataFrame, published: pd.DataFrame, decoders: Mapping[tuple[str, ...], str]
+) -> pd.DataFrame:
     """Tabulate the likelihood numbers, in bits/dim, with both decoders; ``decoder`` is the one that claims use."""
-    of_images = results.images[results.images["stage"] == "nll"]
-    tails = [dict(zip(RUN_KEY, key, strict=True)) | _tails(rows) for key, rows in of_images.groupby(RUN_KEY)]
-    numbers = pd.DataFrame([{**run, **results.nll[run["run"]]} for run in results.runs])
-    rows = numbers.merge(pd.DataFrame(tails), on=RUN_KEY)
-    table = [
-        {**cell, "images": group["images"].iloc[0], "decoder": decoders.get(tuple(cell[key] for key in CELL))}
-        | _means(group, [*LIKELIHOODS, *TAILS, "nll_beyond"])
-        | published_value(published, cell, "nll")
-        | ({"ode_images": group["ode_images"].iloc[0]} if "ode_images" in group else {})
-        for cell, group in _groups(rows, CELL)
-    ]
+    runs = _of_runs(results, results.nll, results.nll)
     # Only where a suite limits them, so that tables of other suites keep their bytes.
-    limited = ["ode_images"] if "ode_images" in rows else []
-    return _finish(results.suite, table, [*NLL_COLUMNS, *limited])
+    limited = ["ode_images"] if "ode_images" in runs else []
+    tails = _over_seeds(_tails(results.images), [*TAILS, "nll_beyond"])
+    table = _facts(runs, CELL, ["images", *limited]).join([_aggregated(values, "nll", CELL), tails]).reset_index()
+    table["decoder"] = [decoders.get(cell) for cell in table[CELL].itertuples(index=False, name=None)]
+    beside = pd.DataFrame([published_value(published, cell, "nll") for cell in records(table)], table.index)
+    return _finish(results.suite, table.join(beside), [*NLL_COLUMNS, *limited])
 
 
-def _tails(images: pd.DataFrame) -> dict[str, float]:
-    """Average the NLLs of a run's images without their tails, and count the images whose NLL lies far above their NELBO."""
-    found = {}
-    if images["nll"].notna().any():
-        found["nll_beyond"] = float((images["nll"] - images["nelbo"] > BEYOND).sum())
-    for metric in ("nll", "nll_fixed"):
-        known = images[metric].dropna()
-        trimmed = trim_mean(known, TRIMMED) if len(known) else np.nan
-        found |= {f"{metric}_median": known.median(), f"{metric}_trimmed": trimmed}
-    return found
+def _tails(images: pd.DataFrame) -> pd.DataFrame:
+    """Average the NLLs of each run's images without their tails, and count the images whose NLL lies far above their NELBO."""
+    rows = []
+    for key, found in images[images["stage"] == "nll"].groupby(RUN_KEY):
+        row: dict[str, Any] = dict(zip(RUN_KEY, key, strict=True))
+        if found["nll"].notna().any():
+            row["nll_beyond"] = float((found["nll"] - found["nelbo"] > BEYOND).sum())
+        for metric in ("nll", "nll_fixed"):
+            known = found[metric].dropna()
+            row[f"{metric}_median"] = known.median()
+            row[f"{metric}_trimmed"] = trim_mean(known, TRIMMED) if len(known) else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def flow_table(results: Results) -> pd.DataFrame:
+def flow_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the effect of each trained flow on test images; see :func:`indm.flows.description.describe`.
 
     If the suite asks for it, also the share of each frequency band in the bound; see :mod:`indm.diffusion.bands`.
     """
-    rows = [{**run, **results.flow[run["run"]]} for run in results.runs if run["run"] in results.flow]
-    table = [
-        {**cell, "images": group["images"].iloc[0], **_means(group, [*FLOW_METRICS, *BAND_METRICS])}
-        for cell, group in _groups(pd.DataFrame(rows, columns=None if rows else CELL), CELL)
-    ]
+    runs = _of_runs(results, results.flow, results.flow)
+    table = _facts(runs, CELL, ["images"]).join(_aggregated(values, "flow", CELL)).reset_index()
     # Only where a suite asks for bands, so that tables of other suites keep their bytes.
-    has_bands = any(BAND_METRICS[0] in row for row in rows)
-    return _finish(results.suite, table, [*FLOW_COLUMNS, *(_with_errors(*BAND_METRICS) if has_bands else [])])
+    bands = _with_errors(*BAND_METRICS) if BAND_METRICS[0] in runs else []
+    return _finish(results.suite, table, [*FLOW_COLUMNS, *bands])
 
 
-def discretization_table(results: Results) -> pd.DataFrame:
+def discretization_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     """Tabulate FID and KID against the steps of each sampler; ``skip`` is the reason for missing numbers.
 
     ``fid_low`` and ``fid_high`` are the ends of the interval over seeds of the geometric mean, because FIDs are compared by their
     ratios. ``sound`` is 0 if the sampler needs more steps, because its own error may then dominate.
     """
-    table = [
-        {**cell, "num_samples": group["num_samples"].max(), "skip": _skipped(group), "nfe": group["nfe"].mean()}
-        | {"seeds": group["fid"].notna().sum()}
-        | _means(group, SWEEP_METRICS)
-        | dict(zip(("fid_low", "fid_high"), log_ends(group["fid"]), strict=True))
-        for cell, group in _groups(with_sound(results.sweep), [*CELL, "sampler", "steps", "sound"])
-    ]
-    return _finish(results.suite, table, DISCRETIZATION_COLUMNS)
+    rows, keys = with_sound(results.sweep), [*CELL, "sampler", "steps", "sound"]
+    facts = []
+    for key, group in rows.groupby(keys, sort=False):
+        low, high = log_ends(group["fid"])
+        row = dict(zip(keys, cast(tuple[Any, ...], key), strict=True))
+        row |= {"seeds": group["fid"].notna().sum(), "nfe": group["nfe"].mean()}
+        row |= {"num_samples": group["num_samples"].max(), "skip": _skipped(group)}
+        facts.append(row | {"fid_low": low, "fid_high": high})
+    table = _frame(facts, keys).astype({"steps": float, "sound": float})
+    numbers = _aggregated(values, "sweep", keys, x="steps")
+    return _finish(results.suite, table.join(numbers, on=keys), DISCRETIZATION_COLUMNS)
 
 
 def _skipped(group: pd.DataFrame) -> str:
@@ -158,33 +185,34 @@ def _skipped(group: pd.DataFrame) -> str:
     return few + "; ".join(dict.fromkeys(reasons))
 
 
-def learning_curve_table(results: Results) -> pd.DataFrame:
+def learning_curve_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the likelihoods during training, in bits/dim, against steps and training FLOPs."""
-    table = [
-        {**cell, **{key: group[key].iloc[0] for key in ("flops", "images", "split")}, **_means(group, CURVE_METRICS)}
-        for cell, group in _groups(results.curve, [*CELL, "step"])
-    ]
+    keys = [*CELL, "step"]
+    table = _facts(results.curve.astype({"step": float}), keys, ["flops", "images", "split"])
+    table = table.join(_aggregated(values, "curve", keys, x="step")).reset_index()
     return _finish(results.suite, table, LEARNING_CURVE_COLUMNS)
 
 
 def protocol_table(results: Results) -> pd.DataFrame:
     """Tabulate the change in FID for each deviation from the suite's protocol, for the one run of each dataset."""
     names = {"fid_se": "fid_image_se", "difference_se": "difference_image_se"}
-    table = records(results.protocol.rename(columns=names).assign(seeds=1))
-    return _finish(results.suite, table, PROTOCOL_COLUMNS)
+    return _finish(results.suite, results.protocol.rename(columns=names).assign(seeds=1), PROTOCOL_COLUMNS)
 
 
-def toy2d_table(results: Results) -> pd.DataFrame:
+def toy2d_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the studies of known densities: the mean of every number over the seeds that have it, likelihoods in bits/dim."""
-    sizes, rows = ["parameters", "train_flops", "step_flops"], results.toy2d
-    metrics = [str(key) for key in rows if key not in [*RUN_KEY, "source", *sizes]]
-    metrics = [key for key in metrics if pd.api.types.is_numeric_dtype(rows[key])]
-    table = [
-        {**cell, **{key: group[key].iloc[0] for key in sizes if key in group}, **_means(group, metrics)}
-        for cell, group in _groups(rows, CELL)
-    ]
-    found = list(dict.fromkeys(key for row in table for key in row if key not in TOY2D_COLUMNS))
-    return _finish(results.suite, table, [*TOY2D_COLUMNS, *found])
+    rows = results.toy2d
+    sizes = [name for name in ("parameters", "train_flops", "step_flops") if name in rows]
+    steps = values["x"].astype(object).map("_{:g}".format, na_action="ignore").fillna("")
+    numbers = values.assign(metric=values["metric"] + steps)
+    measured = (
+        _aggregated(numbers, "toy2d", CELL).dropna(axis="columns", how="all").drop(columns=sizes, errors="ignore")
+    )
+    columns, names = [*TOY2D_COLUMNS, *sizes], [str(name) for name in rows if name not in sizes]
+    for name in names:
+        columns += [column for column in (name, f"{name}_se", f"{name}_image_se") if column in measured]
+    table = _facts(rows, CELL, sizes).join(measured).reset_index()
+    return _finish(results.suite, table, list(dict.fromkeys(columns)))
 
 
 def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
@@ -196,30 +224,36 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     logarithms, v = log FID. FIDs from different numbers of images are not comparable, because few images bias FID upwards: the
     difference is left out, and ``skip`` gives the reason.
     """
+    numbers = _ablated(results, values)
+    keys = ["dataset", "sde", "objective", "seed"]
+    is_baseline = (numbers["model"] == REFERENCE) & (numbers["variant"] == "")
+    baseline = numbers[is_baseline].drop(columns=["model", "variant"]).assign(pairs=1)
+    paired = numbers.merge(baseline, on=keys, how="left", suffixes=("", "_baseline"))
+    unlike = paired["drawn"] != paired["drawn_baseline"]
+    paired["log_fid"] = np.log(paired["fid"])
+    paired["log_fid_baseline"] = np.log(paired["fid_baseline"].mask(unlike))
+    for _, _, compared in ABLATION:
+        paired[f"{compared}_difference"] = paired[compared] - paired[f"{compared}_baseline"]
+    cells = paired.groupby(CELL, sort=False)
+    table = _facts(paired, CELL, ()).join(_over_seeds(paired, PAIRED)).assign(pairs=cells["pairs"].sum())
+    table["skip"] = pd.Series({cell: _unlike(group) for cell, group in cells}, dtype=object)
+    table = table.reset_index()
+    # The baseline has no difference from itself.
+    of_pairs = ["pairs", *(name for name in ABLATION_COLUMNS if "_difference" in name)]
+    table.loc[(table["model"] == REFERENCE) & (table["variant"] == ""), of_pairs] = np.nan
+    return _finish(results.suite, table, ABLATION_COLUMNS)
+
+
+def _ablated(results: Results, values: pd.DataFrame) -> pd.DataFrame:
+    """Put the numbers that the ablation compares beside each other, a row for each run, with the number of its images."""
     series = {}
     for stage, metric, _ in ABLATION:
         found = values[(values["stage"] == stage) & (values["metric"] == metric)]
         series[metric] = found.groupby(RUN_KEY)["value"].mean().astype(float)
     wide = pd.DataFrame(series, pd.MultiIndex.from_frame(values[RUN_KEY].drop_duplicates())).dropna(how="all")
-    drawn = [{**run, "drawn": results.samples[run["run"]]["num_samples"]} for run in results.runs]
-    rows = wide.reset_index().merge(pd.DataFrame(drawn)[[*RUN_KEY, "drawn"]], on=RUN_KEY, how="left")
-    baseline = rows[(rows["model"] == REFERENCE) & (rows["variant"] == "")]
-    keys = ["dataset", "sde", "objective", "seed"]
-    beside = baseline.drop(columns=["model", "variant"]).assign(pairs=1)
-    paired = rows.merge(beside, on=keys, how="left", suffixes=("", "_baseline"))
-    unlike = paired["drawn"] != paired["drawn_baseline"]
-    paired["log_fid"] = np.log(paired["fid"])
-    paired["log_fid_baseline"] = np.log(paired["fid_baseline"].mask(unlike))
-    table = []
-    for cell, group in _groups(paired, CELL):
-        is_baseline = (cell["model"], cell["variant"]) == (REFERENCE, "")
-        row = dict(cell) | ({} if is_baseline else {"pairs": group["pairs"].sum()})
-        for _, metric, compared in ABLATION:
-            row |= _mean(group[metric], metric)
-            difference = (group[compared] - group[f"{compared}_baseline"]).dropna()
-            row |= {} if is_baseline else _mean(difference, f"{compared}_difference")
-        table.append(row | {"skip": _unlike(group)})
-    return _finish(results.suite, table, ABLATION_COLUMNS)
+    drawn = _of_runs(results, results.samples, results.samples)[[*RUN_KEY, "num_samples"]]
+    drawn = drawn.rename(columns={"num_samples": "drawn"})
+    return wide.reset_index().merge(drawn, on=RUN_KEY, how="left")
 
 
 def _unlike(group: pd.DataFrame) -> str:
@@ -230,46 +264,66 @@ def _unlike(group: pd.DataFrame) -> str:
     return "; ".join(f"log_fid_difference: FID is of {words}" for words in found)
 
 
-def _groups(rows: pd.DataFrame, keys: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Yield the rows of each cell, with its keys and its number of seeds."""
-    for key, group in rows.groupby(keys, sort=False):
-        yield dict(zip(keys, cast(tuple[Any, ...], key), strict=True)) | {"seeds": len(group)}, group
+def _of_runs(results: Results, measured: Iterable[str], *facts: Mapping[str, Result]) -> pd.DataFrame:
+    """Put the facts of measured runs into one table, a row for each run."""
+    rows = []
+    for run in results.runs:
+        if run["run"] in measured:
+            row = dict(run)
+            for found in facts:
+                row |= found[run["run"]]
+            rows.append(row)
+    return _frame(rows, CELL)
 
 
-def _means(group: pd.DataFrame, metrics: list[str]) -> dict[str, Any]:
-    """Aggregate the seeds of a cell: mean, and both standard errors; metrics that were not measured are left out."""
-    row: dict[str, Any] = {}
-    for metric in (metric for metric in metrics if metric in group):
-        row |= _mean(group[metric].astype(float), metric)
-        if f"{metric}_se" in group:
-            row[f"{metric}_image_se"] = np.sqrt((group[f"{metric}_se"].astype(float) ** 2).mean())
-    return row
+def _frame(rows: Sequence[Mapping[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """Make a table, which has some columns even without rows."""
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
-def _mean(numbers: pd.Series, name: str) -> dict[str, float]:
-    return {name: float(numbers.mean()), f"{name}_se": cast(float, numbers.sem())}
+def _facts(rows: pd.DataFrame, keys: list[str], names: Iterable[str], means: Iterable[str] = ()) -> pd.DataFrame:
+    """Give each cell its number of seeds, what its seeds share, and means over them; the cells are the index."""
+    cells = rows.groupby(keys, sort=False)
+    found = {"seeds": cells.size()}
+    # In a suite without such a result, there are no columns either.
+    found |= {name: cells[name].first() for name in names if name in rows}
+    found |= {name: cells[name].mean() for name in means if name in rows}
+    return pd.DataFrame(found)
 
 
-def _published_beside(published: pd.DataFrame, cell: Result, group: pd.DataFrame) -> dict[str, Any]:
-    """Look up the published FID and inception score of a cell, by its or an unstated extractor, and name each source once."""
-    sampler, extractor = group[["sampler", "extractor"]].iloc[0]
-    comparable = published[published["extractor"].isin(["", extractor]) & (extractor == PUBLISHED_EXTRACTOR)]
-    found = {metric: published_value(comparable, cell, metric, sampler) for metric in ("fid", "is")}
-    sources = dict.fromkeys(source for row in found.values() if (source := row["published_source"]))
-    return found["fid"] | found["is"] | {"published_source": "; ".join(sources) or None}
+def _aggregated(values: pd.DataFrame, stage: str, keys: list[str], x: str = "") -> pd.DataFrame:
+    """Aggregate the seeds of each cell: a column for each number's mean, and for both of its standard errors.
+
+    Arguments:
+        values: the tidy table of all numbers.
+        stage: the stage that measured them.
+        keys: the columns that tell cells apart; they become the index.
+        x: the name of the column ``x`` in ``keys``, if it is there.
+    """
+    numbers = dict.fromkeys(("x", "sound", "value", "se"), float)
+    rows = values[values["stage"] == stage].astype(numbers).rename(columns={"x": x or "x"})
+    seeds = rows.assign(variance=rows["se"] ** 2).groupby([*keys, "metric"], dropna=False)
+    # By a plain sum: a compensated one, which groups have, would round some published means the other way.
+    found = pd.DataFrame({"": seeds["value"].agg(lambda numbers: numbers.mean()), "_se": seeds["value"].sem()})
+    found["_image_se"] = seeds["variance"].mean() ** 0.5
+    wide = found.reset_index().pivot(index=keys, columns="metric", values=["", "_se", "_image_se"])
+    names = cast(pd.MultiIndex, wide.columns).swaplevel()
+    return wide.set_axis(names.map("".join), axis="columns")
 
 
-def _protocol(group: pd.DataFrame) -> dict[str, Any]:
-    """Return the protocol that the seeds of a cell must share, and the mean number of network calls."""
-    found = group[["sampler", "num_samples", "extractor"]].drop_duplicates()
-    if len(found) > 1:
-        words = f"found different protocols, expected one: {found.to_dict('list')}"
-        raise ArtifactError(f"runs {', '.join(group['run'])}: {words}")
-    return {str(key): value for key, value in found.iloc[0].to_dict().items()} | {"nfe": group["nfe"].mean()}
+def _over_seeds(runs: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
+    """Average numbers of runs over the seeds of each cell, with their standard errors; the cells are the index."""
+    cells = runs.groupby(CELL)
+    found = {}
+    for metric in metrics:
+        if metric in runs:
+            found[metric] = cells[metric].mean()
+            found[f"{metric}_se"] = cells[metric].sem()
+    return pd.DataFrame(found)
 
 
-def _finish(suite: str, rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    table = pd.DataFrame([{"suite": suite, **row} for row in rows], columns=columns)
+def _finish(suite: str, table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Choose the columns of a table, in their order, and write counts as whole numbers."""
     counts = ("seeds", "pairs", "num_samples", "images", "ode_images", "steps", "step")
     integers = [column for column in counts if column in columns]
-    return table.astype(dict.fromkeys(integers, "Int64"))
+    return table.assign(suite=suite).reindex(columns=columns).astype(dict.fromkeys(integers, "Int64"))
