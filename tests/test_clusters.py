@@ -15,7 +15,7 @@ from indm.bench.stages import table
 from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError, StoppedError
 from indm.report.intervals import CLUSTERED, CROSSED, OVER_IMAGES, by_cluster, clustered_error, interval
-from indm.report.results import read_results
+from indm.report.results import Measured, read_results
 from indm.report.tables import nll_table
 from indm.report.values import images_table, values_table
 from indm.store.files import write_json, write_table
@@ -134,7 +134,7 @@ def results(root: Path, clusters: dict[str, list[int]] | None) -> Any:
     write_json(
         layout.run("a") / "samples.json", {"run": "a", "sampler": "ancestral", "steps": 4, "nfe": 4, "num_samples": 4}
     )
-    return read_results(layout, {"a": RUN}, [], lambda _: 1.0, clusters=clusters)
+    return read_results(layout, Measured({"a": RUN}, clusters=clusters or {}), lambda _: 1.0)
 
 
 def test_errors_over_images_are_over_clusters(tmp_path: Path) -> None:
@@ -168,18 +168,18 @@ def test_tables_read_the_clusters_of_datasets_that_have_them_and_of_no_other(
     celeba = plain.model_copy(update={"datasets": {"celeba64-6000": next(iter(plain.datasets.values()))}})
     assert DESCRIPTION in STAGES["table"].reads(celeba)
 
-    handed: dict[str, Any] = {}
+    handed: list[Measured] = []
     write_json(Layout(tmp_path, "smoke").data("celeba64-6000") / "dataset.json", {"test_clusters": [3, 8]})
 
-    def read(*_: Any, **arguments: Any) -> None:
-        handed.update(arguments)
+    def read(_: Layout, measured: Measured, *__: Any) -> None:
+        handed.append(measured)
         raise StoppedError
 
     monkeypatch.setattr(table, "read_results", read)
     for suite, expected in ((plain, {}), (celeba, {"celeba64-6000": [3, 8]})):
         with pytest.raises(StoppedError):
             table.run(suite, Layout(tmp_path, "smoke"))
-        assert handed["clusters"] == expected
+        assert handed[-1].clusters == expected
 
 
 def test_a_description_without_clusters_is_refused(tmp_path: Path) -> None:

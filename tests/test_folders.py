@@ -14,7 +14,7 @@ from indm.bench.suite.load import load_suite
 from indm.data.folders import PngDataset, PngFolders
 from indm.errors import DataError, ParamsError
 from indm.report.published import read_published
-from indm.report.results import read_results
+from indm.report.results import Measured, read_results
 from indm.report.tables import suite_tables
 from indm.store.layout import Layout
 from indm.strict_yaml import parse_yaml, yaml_text
@@ -142,7 +142,7 @@ def test_tables_without_fid_have_all_other_numbers(tmp_path: Path) -> None:
     for name in names:
         (layout.run(name) / "fid.json").unlink()
     published = read_published(REPOSITORY / "params/published.csv")
-    tables = suite_tables(read_results(layout, names, [], old_alpha), published, "learned")
+    tables = suite_tables(read_results(layout, Measured(names), old_alpha), published, "learned")
     expected = suite_tables(whole, published, "learned")
     assert tables["fid"].empty
     assert list(tables["fid"]) == list(expected["fid"])

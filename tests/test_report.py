@@ -22,7 +22,7 @@ from indm.report.figures import FIGURES
 from indm.report.literature import PUBLISHED_COLUMNS
 from indm.report.page.render import SECTIONS
 from indm.report.published import read_published
-from indm.report.results import CELL, RUN_KEY, Results, read_results, read_texts, records
+from indm.report.results import CELL, RUN_KEY, Measured, Results, read_results, read_texts, records
 from indm.report.schema import NUMBERS
 from indm.report.tables import (
     ablation_table,
@@ -99,9 +99,10 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
     first, toy2d = [next(iter(named))], {"moons": "moons-long"} if "toy2d" in texts else {}
     curve, sweep = (first if kind in texts else [] for kind in ("curve", "sweep"))
     flows = [name for name, run in zip(named, runs, strict=True) if "log_det" in run]
-    return read_results(
-        layout, named, datasets, old_alpha, curve=curve, flow=flows, sweep=sweep, toy2d=toy2d, toy2d_grid="uniform"
+    measured = Measured(
+        named, datasets, curve=curve, flow=flows, sweep=sweep, toy2d=toy2d, toy2d_grid="uniform" if toy2d else ""
     )
+    return read_results(layout, measured, old_alpha)
 
 
 def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None:
@@ -390,9 +391,11 @@ def test_likelihoods_of_each_image_are_collected(tmp_path: Path) -> None:
     identity = CELL_OF_DDPMPP | {"seed": 3}
     file.unlink()
     with pytest.raises(ArtifactError, match=r"curve_images\.csv"):
-        read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], old_alpha, curve=[name])
+        read_results(Layout(tmp_path, "s"), Measured({name: identity}, ["digits"], curve=[name]), old_alpha)
     file.write_text(CURVE_IMAGES)
-    table = images_table(read_results(Layout(tmp_path, "s"), {name: identity}, ["digits"], old_alpha, curve=[name]))
+    table = images_table(
+        read_results(Layout(tmp_path, "s"), Measured({name: identity}, ["digits"], curve=[name]), old_alpha)
+    )
     assert (table[list(identity)] == pd.Series(identity)).all(axis=None)
     assert table["stage"].tolist() == ["nll"] * 2 + ["curve"] * 4
     assert table["image"].tolist() == [0, 1] * 3
@@ -419,7 +422,9 @@ def test_means_that_are_not_those_of_the_images_are_refused(
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(ArtifactError, match=message):
-        read_results(Layout(tmp_path, "s"), {run: CELL_OF_DDPMPP | {"seed": 0}}, ["digits"], old_alpha, curve=[run])
+        read_results(
+            Layout(tmp_path, "s"), Measured({run: CELL_OF_DDPMPP | {"seed": 0}}, ["digits"], curve=[run]), old_alpha
+        )
 
 
 def ablation(folder: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

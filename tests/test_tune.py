@@ -29,7 +29,7 @@ from indm.bench.tuning.trial import MEASURED, over_seeds
 from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.model import load_model
 from indm.errors import ArtifactError, DataError, ParamsError, StoppedError
-from indm.report.results import read_results
+from indm.report.results import Measured, read_results
 from indm.report.trials import best, spread
 from indm.report.tuning import length_rule, rank_agreement, tuned_table, tuning_table
 from indm.store.files import read_json, write_json, write_table
@@ -513,7 +513,7 @@ def results(layout: Layout, *names: str, searched: bool = True) -> Any:
         for kind in ("samples", "fid", "nll", "train"):
             write_json(layout.run(name) / f"{kind}.json", {"run": name, "images": 1, "steps": 4} | numbers | words)
         write_table(layout.run(name) / "nll.csv", pd.DataFrame([{"image": 0} | numbers]))
-    return read_results(layout, runs, [], lambda _: 1.0, tune=names if searched else [])
+    return read_results(layout, Measured(runs, tune=names if searched else []), lambda _: 1.0)
 
 
 def read_searches(root: Path, searches: dict[str, str]) -> Any:

@@ -6,7 +6,8 @@ have a learning curve or a sweep, and which datasets have a study.
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ TEXTS = [name for kind in TABLES.values() for name, value in kind.items() if val
 TEXTS += ["extractor", "published_source", "reading", "length_rule", "at_end", "treatment", "against", "to_decide"]
 # The stages with numbers for each image: the file of a run that holds them, its kind, and the file of their means.
 OF_IMAGES = {"nll": ("nll.csv", "nll_images", "nll.json"), "curve": ("curve_images.csv", "curve_images", "curve.csv")}
+# The bound without the reconstruction, from which the numbers with the fixed decoder are made; no table shows it.
+WITHOUT = [BARE, f"{BARE}_se"]
 # Tables have six digits, so each number is off by at most 5e-6 of its size. The mean over images, and its standard error, are
 # therefore off by at most 7.1e-6 of the images' mean size, and by the same amount again if a table holds them too.
 ROUNDED = 2e-5
@@ -62,79 +65,134 @@ class Results:
     failed: Sequence[Result] = ()
 
 
-def read_results(
-    layout: Layout,
-    runs: Mapping[str, Result],
-    datasets: Collection[str],
-    alpha: Callable[[str], float],
-    curve: Iterable[str] = (),
-    flow: Iterable[str] = (),
-    sweep: Iterable[str] = (),
-    tune: Iterable[str] = (),
-    toy2d: Mapping[str, str] | None = None,
-    protocol: Mapping[str, str] | None = None,
-    toy2d_grid: str = "",
-    failed: Iterable[Result] = (),
-    clusters: Mapping[str, Sequence[int]] | None = None,
-) -> Results:
+@dataclass(frozen=True)
+class Measured:
+    """What a suite measures, so that no other files are read.
+
+    Arguments:
+        runs: the identity of each run, :data:`RUN_KEY`, by its name.
+        datasets: the datasets whose images are measured.
+        curve: the runs with a learning curve.
+        flow: the runs whose flow is described.
+        sweep: the runs with samples at few steps.
+        tune: the runs with a search.
+        toy2d: the name of density and length of each job of the study of known densities, by the name of the job.
+        toy2d_grid: the time grid of that study's samplers.
+        protocol: the run of each study of the protocol, by its dataset.
+        failed: the identities of the runs that could not be trained or evaluated.
+        clusters: the cluster of each test image, by dataset, of the datasets whose images come in clusters.
+    """
+
+    runs: Mapping[str, Result]
+    datasets: Collection[str] = ()
+    curve: Collection[str] = ()
+    flow: Collection[str] = ()
+    sweep: Collection[str] = ()
+    tune: Collection[str] = ()
+    toy2d: Mapping[str, str] = field(default_factory=dict)
+    toy2d_grid: str = ""
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    failed: Collection[Result] = ()
+    clusters: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+def read_results(layout: Layout, measured: Measured, alpha: Callable[[str], float]) -> Results:
     """Read the result files that a suite has, and no others.
 
     Arguments:
-        datasets: the datasets whose images are measured.
+        layout: where they are.
+        measured: what the suite measures.
         alpha: alpha at eps of a run, by its name, for results of earlier versions, which lack it; NaN if it is unknown.
-        toy2d: the name of density and length of each job of the study of known densities, by the name of the job.
-        clusters: the cluster of each test image, by dataset, of the datasets whose images come in clusters.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or a summary disagrees with the numbers of its images.
     """
-    folder = layout.suite_folder
-    files = {
-        kind: {folder / f"runs/{name}/{kind}.csv": runs[name] for name in names}
-        for kind, names in (("curve", curve), ("sweep", sweep), ("tune", tune))
-    }
-    densities = (toy2d or {}).items()
-    files["toy2d"] = {folder / f"toy2d/{job}.csv": {"dataset": it, "sde": "", "objective": ""} for job, it in densities}
-    files["protocol"] = {folder / f"protocol/{name}.csv": runs[run] for name, run in (protocol or {}).items()}
-    measured = [name for name, run in runs.items() if run["dataset"] in datasets]
-    objects = dict.fromkeys(("samples", "nll", "train"), runs) | {"fid": measured, "flow": flow}
-    read = {
-        kind: {name: read_object(layout.run(name) / f"{kind}.json", kind, name) for name in names}
-        for kind, names in objects.items()
-    }
-    rows = {kind: _read_rows(folder, found, kind) for kind, found in files.items()}
-    rows["toy2d"] = rows["toy2d"].assign(grid=toy2d_grid)
-    # A sweep without a grid was written before samplers declared how many steps they need.
-    rows["sweep"] = pd.DataFrame({"grid": "", **rows["sweep"]}, rows["sweep"].index)
-    curves = {name: rows["curve"][rows["curve"]["source"] == f"runs/{name}/curve.csv"] for name in curve}
-    means = {"nll": {name: [nll] for name, nll in read["nll"].items()}}
-    means |= {"curve": {name: records(table) for name, table in curves.items()}}
-    images, bare = _read_images(layout, runs, means, alpha), [BARE, f"{BARE}_se"]
-    if clusters:
-        images = images.assign(cluster=_clusters_of(images, clusters))
-    of_runs = fixed_means(images[images["stage"] == "nll"], pd.DataFrame([*runs.values()], columns=RUN_KEY))
-    of_curves = fixed_means(images[images["stage"] == "curve"], rows["curve"][[*RUN_KEY, "step"]])
-    without = ({key: value for key, value in read["nll"][name].items() if key not in bare} for name in runs)
-    nll = [found | fixed for found, fixed in zip(without, records(of_runs), strict=True)]
-    if clusters:
-        nll = [found | _clustered_errors(images, run) for found, run in zip(nll, runs.values(), strict=True)]
+    runs, of_runs = measured.runs, partial(_read_objects, layout)
+    samples, nll = of_runs("samples", runs), of_runs("nll", runs)
+    curve = _rows_of_runs(layout, "curve", measured, measured.curve)
+    images = _read_images(layout, runs, {"nll": _of_one(nll), "curve": _by_run(curve, measured.curve)}, alpha)
+    if measured.clusters:
+        images = images.assign(cluster=_clusters_of(images, measured.clusters))
     return Results(
         suite=layout.suite,
         runs=[{"run": name, **identity} for name, identity in runs.items()],
-        samples=read["samples"],
-        fid=read["fid"],
-        nll=dict(zip(runs, nll, strict=True)),
-        train=read["train"],
-        flow=read["flow"],
-        references={name: read_object(layout.data(name) / "reference.json", "reference") for name in datasets},
-        curve=rows["curve"].drop(columns=bare, errors="ignore").join(of_curves),
-        sweep=rows["sweep"],
-        tune=rows["tune"],
-        toy2d=rows["toy2d"],
-        protocol=rows["protocol"],
+        samples=samples,
+        fid=of_runs("fid", [name for name, run in runs.items() if run["dataset"] in measured.datasets]),
+        nll=_with_images(nll, images, measured),
+        train=of_runs("train", runs),
+        flow=of_runs("flow", measured.flow),
+        references={name: read_object(layout.data(name) / "reference.json", "reference") for name in measured.datasets},
+        curve=_curve_with_images(curve, images),
+        sweep=_sweep(_rows_of_runs(layout, "sweep", measured, measured.sweep)),
+        tune=_rows_of_runs(layout, "tune", measured, measured.tune),
+        toy2d=_read_toy2d(layout, measured),
+        protocol=_read_protocol(layout, measured),
         images=images,
-        failed=list(failed),
+        failed=list(measured.failed),
     )
+
+
+def _read_objects(layout: Layout, kind: str, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read a JSON file of each run."""
+    return {name: read_object(layout.run(name) / f"{kind}.json", kind, name) for name in names}
+
+
+def _rows_of_runs(layout: Layout, kind: str, measured: Measured, names: Iterable[str]) -> pd.DataFrame:
+    """Read a table of each run."""
+    return _read_rows(
+        layout.suite_folder, {layout.run(name) / f"{kind}.csv": measured.runs[name] for name in names}, kind
+    )
+
+
+def _sweep(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the grid of the times, if it is absent: such a sweep was written before samplers declared how many steps they need."""
+    return pd.DataFrame({"grid": "", **rows}, rows.index)
+
+
+def _read_toy2d(layout: Layout, measured: Measured) -> pd.DataFrame:
+    """Read the studies of known densities, whose models have neither an SDE nor an objective."""
+    folder, files = layout.suite_folder, {}
+    for job, label in measured.toy2d.items():
+        files[folder / f"toy2d/{job}.csv"] = {"dataset": label, "sde": "", "objective": ""}
+    return _read_rows(folder, files, "toy2d").assign(grid=measured.toy2d_grid)
+
+
+def _read_protocol(layout: Layout, measured: Measured) -> pd.DataFrame:
+    """Read the studies of the protocol, each of one run."""
+    folder, files = layout.suite_folder, {}
+    for dataset, run in measured.protocol.items():
+        files[folder / f"protocol/{dataset}.csv"] = measured.runs[run]
+    return _read_rows(folder, files, "protocol")
+
+
+def _of_one(nll: Mapping[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the means of each run's likelihoods as the one row of a table."""
+    return {name: [means] for name, means in nll.items()}
+
+
+def _by_run(curve: pd.DataFrame, names: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each run's learning curve."""
+    return {name: records(curve[curve["source"] == f"runs/{name}/curve.csv"]) for name in names}
+
+
+def _with_images(
+    nll: Mapping[str, dict[str, Any]], images: pd.DataFrame, measured: Measured
+) -> dict[str, dict[str, Any]]:
+    """Add to the likelihoods of runs those with the fixed decoder, from the images; and errors over clusters, if there are any."""
+    keys = pd.DataFrame([*measured.runs.values()], columns=RUN_KEY)
+    fixed = records(fixed_means(images[images["stage"] == "nll"], keys))
+    found = {}
+    for (name, identity), of_run in zip(measured.runs.items(), fixed, strict=True):
+        known = {key: value for key, value in nll[name].items() if key not in WITHOUT}
+        errors = _clustered_errors(images, identity) if measured.clusters else {}
+        found[name] = known | of_run | errors
+    return found
+
+
+def _curve_with_images(curve: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """Add to learning curves the likelihoods with the fixed decoder, from the images."""
+    fixed = fixed_means(images[images["stage"] == "curve"], curve[[*RUN_KEY, "step"]])
+    return curve.drop(columns=WITHOUT, errors="ignore").join(fixed)
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
