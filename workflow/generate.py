@@ -3,7 +3,8 @@
 - ``params/expanded/<suite>.json``: each suite in full, since DVC does not compute;
 - ``params/evidence.csv``: the main claims of all published suites, which pages of shorter suites show beside their own;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.bench.pipeline.stages.STAGES`;
-- the tables of ``README.md``, ``docs/results`` and ``docs/library.md`` and README's figures, from ``docs/results/``;
+- the tables of ``README.md``, ``docs/results``, ``docs/report.md`` and ``docs/library.md`` and README's figures, from
+  ``docs/results/``;
 - README.md of each published suite, from its published files, where git has the commits of its results;
 - ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
 - ``workflow/dvc/<suite>/dvc.yaml``: the pipeline of another suite, if the file exists or is asked for. Each command of DVC reads
@@ -110,6 +111,7 @@ def readme_text(root: Path) -> dict[Path, str]:
 
     from docs.answers import draw_answers, with_answers, with_densities, with_means, with_weights
     from docs.forecast import with_forecast
+    from docs.report import with_report
     from indm.bench.kept.page import read_folder, renewed
     from indm.report.answers import EVIDENCE
     from indm.report.differences import COMPARISONS
@@ -122,7 +124,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     # The file has the texts of the tables, so that its numbers are theirs to the last digit.
     main = [(it["family"] == "primary") & it["comparison"].isin(COMPARISONS) for it in (texts, rows)]
     texts, evidence = texts[main[0]], rows.loc[main[1], [*EVIDENCE]]
-    page = published / "README.md"
+    page, report = published / "README.md", root / "docs/report.md"
     suites = {path.parent: read_json(path)["suite"] for path in sorted(published.glob("*/provenance.json"))}
     return {
         **{
@@ -134,6 +136,7 @@ def readme_text(root: Path) -> dict[Path, str]:
         page: with_forecast(
             with_densities(with_answers(page.read_text(encoding="utf-8"), published), published), published
         ),
+        report: with_report(report.read_text(encoding="utf-8"), published, root / "params"),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},
     }
