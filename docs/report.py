@@ -4,18 +4,17 @@ A suite that is registered but not yet published stands in them as not finished,
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from docs.forecast import lines
 from indm.bench.kept.page import replace_block
 from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import Suite
 from indm.errors import ArtifactError
 from indm.report.answers import Answer, answers_of, counted
-from indm.report.differences import COMPUTE, SIMPLE, STEPS
-from indm.report.matrix import ABSENT, InFile, matrix, one_cell, table
+from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
+from indm.report.matrix import ABSENT, InFile, counts, one_cell, table
 from indm.report.names import REFERENCE
 from indm.report.registrations import Registration, load_registrations
 from indm.report.results import read_rows, records
@@ -61,6 +60,10 @@ LADDER = {
 }
 
 
+# The headings of the comparisons on known densities, in the order of COMPARISONS.
+OVER = ("no map, equal steps", "no map, equal compute", "a learned matrix, equal steps")
+
+
 class Column(NamedTuple):
     """A column of a dataset's table: a suite and an objective."""
 
@@ -90,7 +93,7 @@ COLUMNS = {
     ),
     "cifar10": (Column("cifar10-1000", "nll", "1,000 steps"), Column("cifar10-3000", "nll", "3,000 steps")),
 }
-ASKED = (
+ON_IMAGES = (
     Asked("the flow over no map, equal steps", "better-nelbo", STEPS),
     Asked("the flow over no map, equal compute", "better-nelbo", COMPUTE),
     Asked("the flow over a cheaper map, equal steps", "better-nelbo", SIMPLE),
@@ -98,11 +101,18 @@ ASKED = (
     Asked("the flow behind curve and filter over these *", "better-nelbo-behind-maps", STEPS),
     Asked("NLL: the flow over no map, equal steps *", "better-nll", STEPS),
     Asked("NLL: the flow over no map, equal compute *", "better-nll", COMPUTE),
+)
+FID = (
     Asked("log FID: the flow over no map, equal steps", "lower-fid", STEPS),
     Asked("log FID: the flow over no map, equal compute", "lower-fid", COMPUTE),
 )
-# The claims on known densities in the report: bound, variational gap, and NLL.
-KNOWN = ("better-nelbo-known", "smaller-gap-known", "better-nll-known")
+ASKED = {"digits": ON_IMAGES, "fashion": (*ON_IMAGES, *FID), "cifar10": ON_IMAGES}
+# The claims on known densities in the report.
+KNOWN = {
+    "better-nelbo-known": "bound",
+    "smaller-gap-known": "variational gap, two dimensions",
+    "better-nll-known": "NLL *",
+}
 SUITES = (
     "digits-seeds",
     "digits-ve",
@@ -118,6 +128,7 @@ SUITES = (
 FORECAST = {"maps": "cifar10-maps", "celeba": "celeba64-6000"}
 # A forecast in a note: what is compared, the mean, the ends of its interval, and the verdict.
 NUMBER = r"(-?\d+\.\d+)"
+HALF_WIDTHS = re.compile(rf"Half-widths of {NUMBER} to {NUMBER} are expected")
 PREDICTED = re.compile(rf"[:;] ([^:;]+?) {NUMBER} \[{NUMBER}, {NUMBER}\], ([a-z ]+)(?=[;.])")
 COMPARED = {
     "INDM over none at equal steps": Asked("INDM’s flow over no map, equal steps", "better-nelbo", STEPS),
@@ -141,7 +152,7 @@ class Predicted(NamedTuple):
 
 
 def with_report(page: str, published: Path, params: Path) -> str:
-    """Return the report with its tables.
+    """Return the report with its tables; unchanged if a suite is missing that its text describes.
 
     Arguments:
         page: its text.
@@ -152,14 +163,15 @@ def with_report(page: str, published: Path, params: Path) -> str:
         ArtifactError: if a table is missing or damaged, the page has no place for one, or a forecast cannot be read.
         ParamsError: if a suite has a mistake.
     """
+    if not all(is_finished(published, name) for name in {*SUITES} - {*FORECAST.values()}):
+        return page
     suites = {name: load_suite(params / f"{name}.yaml") for name in {*SUITES, *LADDER}}
     registered = load_registrations(params / "registrations.yaml").suites
     blocks = {
         "registered": _registered(published, suites, registered),
         "ladder": _ladder(published, suites),
-        **{name: _dataset(published, columns) for name, columns in COLUMNS.items()},
+        **{name: _dataset(published, columns, ASKED[name]) for name, columns in COLUMNS.items()},
         "known": _known(published),
-        "lengths": "\n".join(lines(published)),
         **{block: _pending(published, suites[name], registered[name]) for block, name in FORECAST.items()},
     }
     for name, content in blocks.items():
@@ -248,8 +260,8 @@ def _costs(published: Path, suite: Suite) -> dict[Model, str]:
     """Write the cost of each model of a suite with the nll objective; not finished if the suite is not published."""
     if not is_finished(published, suite.suite):
         return {(run.model, run.variant): UNFINISHED for run in suite.runs.values()}
-    counts = read_rows(published / suite.suite / "tables/compute.csv")
-    by_model = {(row["model"], row["variant"]): row for row in records(counts[counts["objective"] == "nll"])}
+    costs = read_rows(published / suite.suite / "tables/compute.csv")
+    by_model = {(row["model"], row["variant"]): row for row in records(costs[costs["objective"] == "nll"])}
     plain = by_model[NO_MAP]["train_flops_per_step"]
     return {
         model: f"{row['train_flops_per_step'] / plain:.3f} ({row['flow_parameters']:,.0f})"
@@ -257,13 +269,12 @@ def _costs(published: Path, suite: Suite) -> dict[Model, str]:
     }
 
 
-def _dataset(published: Path, columns: Iterable[Column]) -> str:
-    """Write the mean bound of each model, and INDM's advantages with their intervals, in a column per suite and objective."""
-    columns = tuple(columns)
+def _dataset(published: Path, columns: Sequence[Column], rows_asked: Iterable[Asked]) -> str:
+    """Write the mean bound of each model, and the leads with their intervals, in a column per suite and objective."""
     means = {column: _means(published, column) for column in columns}
     found = {column: _answers(published, column) for column in columns}
     rows = [(f"NELBO: {text}", *(each.get(model, "") for each in means.values())) for model, text in MODELS.items()]
-    rows += [(asked.text, *(_cell(each, asked) for each in found.values())) for asked in ASKED]
+    rows += [(asked.text, *(_cell(each, asked) for each in found.values())) for asked in rows_asked]
     rows = [row for row in rows if any(row[1:])]
     return table(("bits/dim", *(column.title for column in columns)), [_filled(row) for row in rows])
 
@@ -276,11 +287,12 @@ def _means(published: Path, column: Column) -> dict[Model, str]:
     """Write the mean NELBO of each model over seeds with its standard error, with the decoder of claims."""
     likelihoods = read_rows(published / column.suite / "tables/nll.csv")
     rows = records(likelihoods[likelihoods["objective"] == column.objective])
-    metric = {(row["model"], row["variant"]): "nelbo_fixed" if row["decoder"] == "fixed" else "nelbo" for row in rows}
-    return {
-        (model := (row["model"], row["variant"])): f"{row[metric[model]]:.3f} ± {row[f'{metric[model]}_se']:.3f}"
-        for row in rows
-    }
+    return {(row["model"], row["variant"]): _mean(row) for row in rows}
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    metric = "nelbo_fixed" if row["decoder"] == "fixed" else "nelbo"
+    return f"{row[metric]:.3f} ± {row[f'{metric}_se']:.3f}"
 
 
 def _answers(published: Path, column: Column) -> list[Answer]:
@@ -295,9 +307,14 @@ def _cell(answers: Iterable[Answer], asked: Asked) -> str:
 
 
 def _known(published: Path) -> str:
-    """Count the verdicts on known densities, by claim and length."""
+    """Count the verdicts on known densities, by claim and length of training."""
     claims = read_rows(published / "densities/tables/claims.csv")
-    return matrix(counted(answers_of(claims[claims["id"].isin(KNOWN)])), InFile())
+    answers = counted(answers_of(claims[claims["id"].isin(KNOWN)]))
+    rows = [
+        (f"{KNOWN[it.claim]}, {it.length}", *(counts(it.cells[kind], InFile()) for kind in COMPARISONS))
+        for it in answers
+    ]
+    return table(("INDM’s flow over", *OVER), rows)
 
 
 def forecasts(note: str) -> list[Predicted]:
@@ -324,7 +341,8 @@ def _pending(published: Path, suite: Suite, registration: Registration) -> str:
         for it in forecasts(registration.note)
     ]
     found = table(("lead in NELBO, bits/dim", "forecast", "found", "within the forecast"), rows)
-    return f"State: {state}, registered on {registration.date} in commit {registration.commit[:8]}. {_size(suite)}\n\n{found}"
+    told = f"State: {state}; registered on {registration.date} in commit {registration.commit[:8]}."
+    return f"{told} {_size(suite)} {_precision(registration.note)}\n\n{found}"
 
 
 def _size(suite: Suite) -> str:
@@ -336,6 +354,17 @@ def _size(suite: Suite) -> str:
     )
     measured = f"NELBO on {suite.nll.images} test images with {suite.nll.time_draws} time draws each"
     return f"{trained}; {measured}; the decoder by {suite.curve.images} validation images."
+
+
+def _precision(note: str) -> str:
+    """Write the half-widths that a registration expects.
+
+    Raises:
+        ArtifactError: if it expects none.
+    """
+    if not (found := HALF_WIDTHS.search(note)):
+        raise ArtifactError(f"params/registrations.yaml: no expected half-widths to read in {note!r}")
+    return f"Half-widths of {found[1]} to {found[2]} bits/dim were expected."
 
 
 def _three(it: Predicted) -> str:
