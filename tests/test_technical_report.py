@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from indm.report.differences import COMPUTE, SIMPLE, STEPS
 from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE
 from indm.report.intervals import TAIL
 from indm.report.registrations import load_registrations
-from indm.report.results import read_rows
+from indm.report.results import read_rows, records
 from indm.store.files import write_table
 from tests.conftest import REPOSITORY
 from tests.test_publish import costs, step_times
@@ -37,16 +38,16 @@ def claims(suite: str) -> pd.DataFrame:
     return read_rows(PUBLISHED / suite / "tables/claims.csv")
 
 
-def row(suite: str, claim: str, comparison: str, objective: str = "nll") -> "pd.Series[str]":
+def row(suite: str, claim: str, comparison: str, objective: str = "nll") -> dict[str, Any]:
     table = claims(suite)
     found = table[(table["id"] == claim) & (table["comparison"] == comparison) & (table["objective"] == objective)]
-    (one,) = [each for _, each in found.iterrows()]
+    (one,) = records(found)
     return one
 
 
 def size(*place: str) -> str:
     """The effect of a row, without its sign."""
-    return f"{abs(float(row(*place)['effect'])):.3f}"
+    return f"{abs(row(*place)['effect']):.3f}"
 
 
 def prose(text: str) -> str:
@@ -94,8 +95,8 @@ def of_the_share() -> set[str]:
     note = load_registrations(PARAMS / "registrations.yaml").suites["digits-share"].note
     (ends,) = re.findall(r"Forecast: ([\d.]+) worse \[-([\d.]+), ([\d.]+)\], undecided", note)
     found = row("digits-share", "log-det-share", STEPS)
-    assert -float(found["low"]) < 0.01
-    return {*ends, f"{-float(found['effect']):.3f}", "0.01"}
+    assert -found["low"] < 0.01
+    return {*ends, f"{-found['effect']:.3f}", "0.01"}
 
 
 def of_the_limits() -> set[str]:
@@ -247,6 +248,20 @@ def test_a_scale_or_an_affine_map_has_no_lower_bound_on_digits() -> None:
     means = read_rows(PUBLISHED / "digits-seeds/tables/nll.csv").query("model == 'ddpmpp' and objective == 'nll'")
     nelbo = means.set_index("variant")["nelbo"]
     assert min(nelbo["learned-scale"], nelbo["learned-affine"]) > nelbo[""]
+
+
+def test_time_and_flops_of_a_step_are_in_the_order_that_the_text_states() -> None:
+    text = (REPOSITORY / "docs/scaling.md").read_text()
+    row = r"^\| (CIFAR-10|Fashion-MNIST|digits) \| .* \(5ef1992e\) \| ([\d.]+) \| ([\d.]+) \|"
+    slower = {name: float(time) > float(flops) for name, flops, time in re.findall(row, text, flags=re.MULTILINE)}
+    assert slower == {"CIFAR-10": True, "Fashion-MNIST": True, "digits": False}
+
+
+def test_planned_suites_are_not_registered() -> None:
+    planned = re.findall(r"`(cifar10-[\w-]+)`", sections()["Forecasts"])
+    assert planned
+    assert not {*planned} & load_registrations(PARAMS / "registrations.yaml").suites.keys()
+    assert all((PARAMS / f"{suite}.yaml").is_file() for suite in planned)
 
 
 def test_the_people_of_celeba_are_counted_as_in_its_list() -> None:
