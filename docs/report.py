@@ -30,13 +30,16 @@ NO_MAP, FLOW, LONGER = (REFERENCE, ""), ("indm", ""), (REFERENCE, SAME_COMPUTE)
 BEHIND = ("indm", MAPS)
 # The ladder: each map with its formula and its kind.
 RUNGS: dict[Model, tuple[str, str]] = {
-    NO_MAP: ("no map (DDPM++): z = x", "linear"),
-    (REFERENCE, FILTER): ("fixed filter: z = s Cᵀ S^−a C x", "linear, not trained"),
-    (REFERENCE, SCALE): ("learned scale: z = e^a x", "linear"),
-    (REFERENCE, AFFINE): ("learned affine map: z = e^a ⊙ x + b", "linear, with a shift"),
-    (REFERENCE, "learned-linear"): ("learned matrix: z = W x + b", "linear, with a shift"),
-    (REFERENCE, MAPS): ("learned curve κ, then filter: z = Cᵀ G C κ(x)", "κ nonlinear, the filter linear"),
-    FLOW: ("INDM’s flow: residual blocks x + g(x)", "nonlinear"),
+    NO_MAP: ("no map (DDPM++): $z = x$", "linear"),
+    (REFERENCE, FILTER): (r"fixed filter: $z = s\,C^\top S^{-a} C x$", "linear, not trained"),
+    (REFERENCE, SCALE): ("learned scale: $z = e^c x$", "linear"),
+    (REFERENCE, AFFINE): (r"learned affine map: $z = e^c \odot x + b$", "linear, with a shift"),
+    (REFERENCE, "learned-linear"): ("learned matrix: $z = W x + b$", "linear, with a shift"),
+    (REFERENCE, MAPS): (
+        r"learned curve κ, then filter: $z = C^\top G\,C\,\kappa(x)$",
+        "κ nonlinear, the filter linear",
+    ),
+    FLOW: ("INDM’s flow: residual blocks $x + g(x)$", "nonlinear"),
     BEHIND: ("curve and filter, then INDM’s flow", "nonlinear"),
 }
 # The models in the tables of datasets.
