@@ -3,7 +3,8 @@
 - ``params/expanded/<suite>.json``: each suite in full, since DVC does not compute;
 - ``params/evidence.csv``: the main claims of all published suites, which pages of shorter suites show beside their own;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.bench.pipeline.stages.STAGES`;
-- the tables of ``README.md``, ``docs/results`` and ``docs/library.md`` and README's figures, from ``docs/results/``;
+- the tables of ``README.md``, ``docs/results``, ``docs/report.md`` and ``docs/library.md`` and README's figures, from
+  ``docs/results/``;
 - README.md of each published suite, from its published files, where git has the commits of its results;
 - ``docs/records``: the table and the figure of each track, from the folders of accepted entries;
 - ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
@@ -120,6 +121,7 @@ def readme_text(root: Path) -> dict[Path, str]:
 
     from docs.answers import draw_answers, with_answers, with_densities, with_means, with_weights
     from docs.forecast import with_forecast
+    from docs.report import with_report
     from indm.bench.kept.page import read_folder, renewed
     from indm.report.answers import EVIDENCE
     from indm.report.differences import COMPARISONS
@@ -132,7 +134,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     # The file has the texts of the tables, so that its numbers are theirs to the last digit.
     main = [(it["family"] == "primary") & it["comparison"].isin(COMPARISONS) for it in (texts, rows)]
     texts, evidence = texts[main[0]], rows.loc[main[1], [*EVIDENCE]]
-    page = published / "README.md"
+    page, report = published / "README.md", root / "docs/report.md"
     suites = {path.parent: read_json(path)["suite"] for path in sorted(published.glob("*/provenance.json"))}
     return {
         **{
@@ -144,6 +146,7 @@ def readme_text(root: Path) -> dict[Path, str]:
         page: with_forecast(
             with_densities(with_answers(page.read_text(encoding="utf-8"), published), published), published
         ),
+        report: with_report(report.read_text(encoding="utf-8"), published, root / "params"),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},
     }

@@ -1,0 +1,384 @@
+"""The tables of docs/report.md, made from the published results, the suites and their registrations.
+
+A suite that is registered but not yet published stands in them as not finished, so that its results need no edit of the page.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from indm.bench.kept.page import replace_block
+from indm.bench.suite.load import load_suite
+from indm.bench.suite.schema.suite import Suite
+from indm.errors import ArtifactError
+from indm.report.answers import Answer, answers_of, counted
+from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
+from indm.report.matrix import ABSENT, InFile, counts, one_cell, table
+from indm.report.names import REFERENCE
+from indm.report.registrations import Registration, load_registrations
+from indm.report.results import read_rows, records
+from indm.variants import SAME_COMPUTE
+
+PLACE = "docs/report.md"
+UNFINISHED = "not finished"
+NOT_RUN = "not run"
+MAPS, FILTER, AFFINE, SCALE = "learned-curve-filter", "fixed-filter", "learned-affine", "learned-scale"
+# Names of models, as pairs of family and variant.
+Model = tuple[str, str]
+NO_MAP, FLOW, LONGER = (REFERENCE, ""), ("indm", ""), (REFERENCE, SAME_COMPUTE)
+BEHIND = ("indm", MAPS)
+# The ladder: each map with its formula and its kind.
+RUNGS: dict[Model, tuple[str, str]] = {
+    NO_MAP: ("no map (DDPM++): $z = x$", "linear"),
+    (REFERENCE, FILTER): (r"fixed filter: $z = s\,C^\top S^{-a} C x$", "linear, not trained"),
+    (REFERENCE, SCALE): ("learned scale: $z = e^c x$", "linear"),
+    (REFERENCE, AFFINE): (r"learned affine map: $z = e^c \odot x + b$", "linear, with a shift"),
+    (REFERENCE, "learned-linear"): ("learned matrix: $z = W x + b$", "linear, with a shift"),
+    (REFERENCE, MAPS): (
+        r"learned curve κ, then filter: $z = C^\top G\,C\,\kappa(x)$",
+        "κ nonlinear, the filter linear",
+    ),
+    FLOW: ("INDM’s flow: residual blocks $x + g(x)$", "nonlinear"),
+    BEHIND: ("curve and filter, then INDM’s flow", "nonlinear"),
+}
+# The models in the tables of datasets.
+MODELS: dict[Model, str] = {
+    NO_MAP: "no map",
+    (REFERENCE, FILTER): "fixed filter",
+    (REFERENCE, SCALE): "learned scale",
+    (REFERENCE, AFFINE): "learned affine map",
+    (REFERENCE, MAPS): "curve and filter",
+    FLOW: "INDM’s flow",
+    BEHIND: "curve and filter, then the flow",
+    LONGER: "no map, the flow’s compute",
+}
+# Suites whose steps were counted, with the headings of the ladder.
+LADDER = {
+    "digits-seeds": "digits",
+    "fashion-full": "Fashion-MNIST",
+    "cifar10-3000": "CIFAR-10",
+    "cifar10-maps": "CIFAR-10, registered",
+    "celeba64-6000": "CelebA, registered",
+}
+
+
+# The headings of the comparisons on known densities, in the order of COMPARISONS.
+OVER = ("no map, equal steps", "no map, equal compute", "a learned matrix, equal steps")
+
+
+class Column(NamedTuple):
+    """A column of a dataset's table: a suite and an objective."""
+
+    suite: str
+    objective: str
+    title: str
+
+
+class Asked(NamedTuple):
+    """A row of a dataset's table: a claim at one comparison."""
+
+    text: str
+    claim: str
+    comparison: str
+
+
+COLUMNS = {
+    "digits": (
+        Column("digits-seeds", "nll", "VP, `nll`"),
+        Column("digits-seeds", "fid", "VP, `fid`"),
+        Column("digits-ve", "fid", "VE, `fid`"),
+    ),
+    "fashion": (
+        Column("fashion-full", "nll", "2,000 steps, `nll`"),
+        Column("fashion-long", "nll", "8,000 steps, `nll`"),
+        Column("fashion-full", "fid", "1,800 steps, `fid`"),
+    ),
+    "cifar10": (Column("cifar10-1000", "nll", "1,000 steps"), Column("cifar10-3000", "nll", "3,000 steps")),
+}
+ON_IMAGES = (
+    Asked("the flow over no map, equal steps", "better-nelbo", STEPS),
+    Asked("the flow over no map, equal compute", "better-nelbo", COMPUTE),
+    Asked("the flow over a cheaper map, equal steps", "better-nelbo", SIMPLE),
+    Asked("curve and filter over no map *", "better-nelbo-maps", STEPS),
+    Asked("the flow behind curve and filter over these *", "better-nelbo-behind-maps", STEPS),
+    Asked("NLL: the flow over no map, equal steps *", "better-nll", STEPS),
+    Asked("NLL: the flow over no map, equal compute *", "better-nll", COMPUTE),
+)
+FID = (
+    Asked("log FID: the flow over no map, equal steps", "lower-fid", STEPS),
+    Asked("log FID: the flow over no map, equal compute", "lower-fid", COMPUTE),
+)
+ASKED = {"digits": ON_IMAGES, "fashion": (*ON_IMAGES, *FID), "cifar10": ON_IMAGES}
+# The claims on known densities in the report.
+KNOWN = {
+    "better-nelbo-known": "bound",
+    "smaller-gap-known": "variational gap, two dimensions",
+    "better-nll-known": "NLL *",
+}
+SUITES = (
+    "digits-seeds",
+    "digits-ve",
+    "fashion-full",
+    "fashion-long",
+    "cifar10-1000",
+    "cifar10-3000",
+    "densities",
+    "cifar10-maps",
+    "celeba64-6000",
+)
+# The suites whose notes of registration have forecasts, by the names of their blocks.
+FORECAST = {"maps": "cifar10-maps", "celeba": "celeba64-6000"}
+# A forecast in a note: what is compared, the mean, the ends of its interval, and the verdict.
+NUMBER = r"(-?\d+\.\d+)"
+HALF_WIDTHS = re.compile(rf"Half-widths of {NUMBER} to {NUMBER} are expected")
+PREDICTED = re.compile(rf"[:;] ([^:;]+?) {NUMBER} \[{NUMBER}, {NUMBER}\], ([a-z ]+)(?=[;.])")
+COMPARED = {
+    "INDM over none at equal steps": Asked("INDM’s flow over no map, equal steps", "better-nelbo", STEPS),
+    "at equal compute (share 1/8)": Asked("INDM’s flow over no map, equal compute", "better-nelbo", COMPUTE),
+    "INDM over the fixed filter": Asked("INDM’s flow over the fixed filter", "better-nelbo", SIMPLE),
+    "fixed filter over none": Asked("fixed filter over no map", "better-nelbo-fixed-filter", STEPS),
+    "fixed filter over the learned curve and filter": Asked(
+        "fixed filter over the learned curve and filter", "better-nelbo-fixed-over-learned", STEPS
+    ),
+}
+
+
+class Predicted(NamedTuple):
+    """A registered forecast of a comparison, in bits/dim, with its 95 % interval and its verdict."""
+
+    asked: Asked
+    mean: float
+    low: float
+    high: float
+    verdict: str
+
+
+def with_report(page: str, published: Path, params: Path) -> str:
+    """Return the report with its tables; unchanged if a suite is missing that its text describes.
+
+    Arguments:
+        page: its text.
+        published: the folder with one folder per published suite, which has ``tables/``.
+        params: the folder of the suites and of their registrations.
+
+    Raises:
+        ArtifactError: if a table is missing or damaged, the page has no place for one, or a forecast cannot be read.
+        ParamsError: if a suite has a mistake.
+    """
+    if not all(is_finished(published, name) for name in {*SUITES} - {*FORECAST.values()}):
+        return page
+    suites = {name: load_suite(params / f"{name}.yaml") for name in {*SUITES, *LADDER}}
+    registered = load_registrations(params / "registrations.yaml").suites
+    blocks = {
+        "registered": _registered(published, suites, registered),
+        "ladder": _ladder(published, suites),
+        **{name: _dataset(published, columns, ASKED[name]) for name, columns in COLUMNS.items()},
+        "known": _known(published),
+        **{block: _pending(published, suites[name], registered[name]) for block, name in FORECAST.items()},
+    }
+    for name, content in blocks.items():
+        page = replace_block(page, name, content, PLACE)
+    return page
+
+
+def is_finished(published: Path, suite: str) -> bool:
+    """Return whether a suite's table of claims is published."""
+    return (published / suite / "tables/claims.csv").is_file()
+
+
+def _registered(published: Path, suites: Mapping[str, Suite], registered: Mapping[str, Registration]) -> str:
+    """Write a row per suite: its registration, the seeds of a model, the steps, the test images, and what chose the decoder."""
+    headings = (
+        "suite",
+        "registered",
+        "seeds of a model",
+        "steps",
+        "test images",
+        "decoder chosen on",
+        "rows m",
+        "state",
+    )
+    rows = [
+        (
+            f"[`{name}`](results/{name}/README.md)" if is_finished(published, name) else f"`{name}`",
+            f"{registered[name].date}, {registered[name].commit[:8]}",
+            _range(map(len, _main_seeds(registered[name]))),
+            _steps(suites[name]),
+            _test_images(published, suites[name]),
+            _decoder(suites[name]),
+            str(suites[name].grading.rows),
+            "published" if is_finished(published, name) else UNFINISHED,
+        )
+        for name in SUITES
+    ]
+    return table(headings, rows)
+
+
+def _main_seeds(registration: Registration) -> list[list[int]]:
+    """List the seeds of each cell without those of cells with a single seed, which only show a picture."""
+    return [seeds for seeds in registration.seeds.values() if len(seeds) > 1]
+
+
+def _range(numbers: Iterable[int]) -> str:
+    low, *_, high = sorted({*numbers}) * 2
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _steps(suite: Suite) -> str:
+    """Write the steps of INDM's training, by objective if they differ; on known densities, of both lengths."""
+    if suite.toy2d.datasets:
+        return " and ".join(f"{length.steps:,}" for length in suite.toy2d.lengths.values())
+    plain = [run for run in suite.runs.values() if (run.model, run.variant) == FLOW]
+    found = {run.objective: run.train.steps or suite.train.steps for run in plain}
+    if len({*found.values()}) == 1:
+        return f"{next(iter(found.values())):,}"
+    return ", ".join(f"{steps:,} (`{objective}`)" for objective, steps in found.items())
+
+
+def _test_images(published: Path, suite: Suite) -> str:
+    """Write the number of test images, which a suite that uses all of them has only in its results."""
+    if suite.toy2d.datasets:
+        return f"{suite.toy2d.test_points} fresh points"
+    if suite.nll.images is not None:
+        return f"{suite.nll.images:,}"
+    return f"{int(read_rows(published / suite.suite / 'tables/nll.csv')['images'].max()):,}"
+
+
+def _decoder(suite: Suite) -> str:
+    words = {"validation": "validation images", "test": "test images", "learned": "none: the learned one"}
+    return words[suite.grading.decoder]
+
+
+def _ladder(published: Path, suites: Mapping[str, Suite]) -> str:
+    """Write the FLOPs of a training step, in those of DDPM++, and the parameters of each map."""
+    costs = {name: _costs(published, suites[name]) for name in LADDER}
+    rows = [
+        (text, kind, *(found.get(model, ABSENT) for found in costs.values())) for model, (text, kind) in RUNGS.items()
+    ]
+    return table(("map", "kind", *LADDER.values()), rows)
+
+
+def _costs(published: Path, suite: Suite) -> dict[Model, str]:
+    """Write the cost of each model of a suite with the nll objective; not finished if the suite is not published."""
+    if not is_finished(published, suite.suite):
+        return {(run.model, run.variant): UNFINISHED for run in suite.runs.values()}
+    costs = read_rows(published / suite.suite / "tables/compute.csv")
+    by_model = {(row["model"], row["variant"]): row for row in records(costs[costs["objective"] == "nll"])}
+    plain = by_model[NO_MAP]["train_flops_per_step"]
+    return {
+        model: f"{row['train_flops_per_step'] / plain:.3f} ({row['flow_parameters']:,.0f})"
+        for model, row in by_model.items()
+    }
+
+
+def _dataset(published: Path, columns: Sequence[Column], rows_asked: Iterable[Asked]) -> str:
+    """Write the mean bound of each model, and the leads with their intervals, in a column per suite and objective."""
+    means = {column: _means(published, column) for column in columns}
+    found = {column: _answers(published, column) for column in columns}
+    rows = [(f"NELBO: {text}", *(each.get(model, "") for each in means.values())) for model, text in MODELS.items()]
+    rows += [(asked.text, *(_cell(each, asked) for each in found.values())) for asked in rows_asked]
+    rows = [row for row in rows if any(row[1:])]
+    return table(("bits/dim", *(column.title for column in columns)), [_filled(row) for row in rows])
+
+
+def _filled(row: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(cell or NOT_RUN for cell in row)
+
+
+def _means(published: Path, column: Column) -> dict[Model, str]:
+    """Write the mean NELBO of each model over seeds with its standard error, with the decoder of claims."""
+    likelihoods = read_rows(published / column.suite / "tables/nll.csv")
+    rows = records(likelihoods[likelihoods["objective"] == column.objective])
+    return {(row["model"], row["variant"]): _mean(row) for row in rows}
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    metric = "nelbo_fixed" if row["decoder"] == "fixed" else "nelbo"
+    return f"{row[metric]:.3f} ± {row[f'{metric}_se']:.3f}"
+
+
+def _answers(published: Path, column: Column) -> list[Answer]:
+    claims = read_rows(published / column.suite / "tables/claims.csv")
+    return answers_of(claims[claims["objective"] == column.objective])
+
+
+def _cell(answers: Iterable[Answer], asked: Asked) -> str:
+    """Write a verdict with its effect and interval; empty if it has no number."""
+    cells = [one for it in answers if it.claim == asked.claim for one in it.cells.get(asked.comparison, [])]
+    return one_cell(cells[0], InFile()) if cells and cells[0].measured else ""
+
+
+def _known(published: Path) -> str:
+    """Count the verdicts on known densities, by claim and length of training."""
+    claims = read_rows(published / "densities/tables/claims.csv")
+    answers = counted(answers_of(claims[claims["id"].isin(KNOWN)]))
+    rows = [
+        (f"{KNOWN[it.claim]}, {it.length}", *(counts(it.cells[kind], InFile()) for kind in COMPARISONS))
+        for it in answers
+    ]
+    return table(("INDM’s flow over", *OVER), rows)
+
+
+def forecasts(note: str) -> list[Predicted]:
+    """Read the forecasts in the note of a registration.
+
+    Raises:
+        ArtifactError: if it has none, or one of a comparison that the report does not know.
+    """
+    found = PREDICTED.findall(note)
+    if unknown := [name for name, *_ in found if name not in COMPARED] or [note][: not found]:
+        raise ArtifactError(
+            f"params/registrations.yaml: no forecast to read in {unknown[0]!r}; add it to docs/report.py"
+        )
+    return [Predicted(COMPARED[name], *map(float, numbers), verdict) for name, *numbers, verdict in found]
+
+
+def _pending(published: Path, suite: Suite, registration: Registration) -> str:
+    """Write the state of a registered suite, its size, and a row per forecast with what was found."""
+    finished = is_finished(published, suite.suite)
+    state = f"[published](results/{suite.suite}/README.md)" if finished else UNFINISHED
+    answers = answers_of(read_rows(published / suite.suite / "tables/claims.csv")) if finished else []
+    rows = [
+        (it.asked.text, f"{it.verdict}, {_three(it)}", *_found(answers, it, finished))
+        for it in forecasts(registration.note)
+    ]
+    found = table(("lead in NELBO, bits/dim", "forecast", "found", "within the forecast"), rows)
+    told = f"State: {state}; registered on {registration.date} in commit {registration.commit[:8]}."
+    return f"{told} {_size(suite)} {_precision(registration.note)}\n\n{found}"
+
+
+def _size(suite: Suite) -> str:
+    """Write what a suite trains, and on what it measures the bound."""
+    models = {(run.model, run.variant) for run in suite.runs.values()}
+    seeds = {run.seed for run in suite.runs.values()}
+    trained = (
+        f"{len(models)} models with {len(seeds)} seeds each, {_steps(suite)} steps of {suite.train.batch_size} images"
+    )
+    measured = f"NELBO on {suite.nll.images} test images with {suite.nll.time_draws} time draws each"
+    return f"{trained}; {measured}; the decoder by {suite.curve.images} validation images."
+
+
+def _precision(note: str) -> str:
+    """Write the half-widths that a registration expects.
+
+    Raises:
+        ArtifactError: if it expects none.
+    """
+    if not (found := HALF_WIDTHS.search(note)):
+        raise ArtifactError(f"params/registrations.yaml: no expected half-widths to read in {note!r}")
+    return f"Half-widths of {found[1]} to {found[2]} bits/dim were expected."
+
+
+def _three(it: Predicted) -> str:
+    return f"{it.mean:.3f} [{it.low:.3f}, {it.high:.3f}]".replace("-", "−")
+
+
+def _found(answers: Iterable[Answer], it: Predicted, finished: bool) -> tuple[str, str]:
+    """Write what a comparison found, and whether its mean lies in the forecast's interval."""
+    if not finished:
+        return UNFINISHED, ABSENT
+    cells = [one for each in answers if each.claim == it.asked.claim for one in each.cells.get(it.asked.comparison, [])]
+    if not cells or not cells[0].measured:
+        return NOT_RUN, ABSENT
+    return one_cell(cells[0], InFile()), "yes" if it.low <= cells[0].effect <= it.high else "no"

@@ -1,0 +1,372 @@
+"""The technical report: its numbers are those of the published tables, and what is not published stands in it as not finished.
+
+A failure of a number or of a verdict means that a table has changed: read the section that is named, and write it anew.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from docs.answers import MAPS
+from docs.forecast import PAIRS, forecast
+from docs.report import FORECAST, SUITES, UNFINISHED, forecasts, with_report
+from indm.bench.suite.claims import load_claims
+from indm.bench.suite.load import load_suite
+from indm.errors import ArtifactError
+from indm.report.differences import COMPUTE, SIMPLE, STEPS
+from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE
+from indm.report.intervals import TAIL
+from indm.report.registrations import load_registrations
+from indm.report.results import read_rows, records
+from indm.store.files import write_table
+from tests.conftest import REPOSITORY
+from tests.test_publish import costs, step_times
+
+PUBLISHED, PARAMS = REPOSITORY / "docs/results", REPOSITORY / "params"
+PAGE = (REPOSITORY / "docs/report.md").read_text()
+# The suite that stands for a longer one of the same models, where results have to be made up.
+SIMILAR = "cifar10-3000"
+
+
+def claims(suite: str) -> pd.DataFrame:
+    return read_rows(PUBLISHED / suite / "tables/claims.csv")
+
+
+def row(suite: str, claim: str, comparison: str, objective: str = "nll") -> dict[str, Any]:
+    table = claims(suite)
+    found = table[(table["id"] == claim) & (table["comparison"] == comparison) & (table["objective"] == objective)]
+    (one,) = records(found)
+    return one
+
+
+def size(*place: str) -> str:
+    """The effect of a row, without its sign."""
+    return f"{abs(row(*place)['effect']):.3f}"
+
+
+def prose(text: str) -> str:
+    """The text without what is generated, equations, and the numbers of papers."""
+    text = re.sub(r"<!-- (\w+): .*?<!-- end of \1 -->|\$\$.*?\$\$", "", text, flags=re.DOTALL)
+    return " ".join(re.sub(r"\[(?:arXiv:)?\d{4}\.\d{5}\]\([^)]*\)|\]\([^)]*\)", "]", text).split())
+
+
+def sections() -> dict[str, str]:
+    parts = re.split(r"^##+ (.*)\n", PAGE, flags=re.MULTILINE)[1:]
+    return {title: prose(text) for title, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def of_the_answer() -> set[str]:
+    leads = [size(suite, "better-nelbo", STEPS) for suite in (SIMILAR, "fashion-full")]
+    maps = [size(suite, "better-nelbo-maps", STEPS) for suite in (SIMILAR, "fashion-full")]
+    steps = [f"{costs(suite)[0]:.1f}" for suite in (SIMILAR, "fashion-full")]
+    table = read_rows(PUBLISHED / SIMILAR / "tables/compute.csv").query("model == 'ddpmpp'").set_index("variant")
+    flops = table["train_flops_per_step"]
+    return {*leads, *maps, *steps, f"{100 * (flops[MAPS] / flops[''] - 1):.1f}"}
+
+
+def of_the_ladder() -> set[str]:
+    text = (REPOSITORY / "docs/scaling.md").read_text()
+    (paper,) = re.findall(r"^\| `paper` \| cifar10 \| VP \| ([\d.]+) \|", text, flags=re.MULTILINE)
+    (share,) = re.findall(r"^\| CIFAR-10 \| now, `log_det_share: 0.125` \| ([\d.]+) \|", text, flags=re.MULTILINE)
+    return {*(f"{time:.1f}" for time in step_times()), paper, f"{float(share):.1f}"}
+
+
+def of_the_protocol() -> set[str]:
+    smallest = {it.id: it.smallest.effect for it in load_claims(PARAMS / "claims.yaml").claims}
+    return {f"{smallest['better-nelbo']:g}", f"{smallest['lower-fid']:g}", f"{100 * TAIL:g}"}
+
+
+def of_cifar10() -> set[str]:
+    longer = [size(suite, "better-nelbo", COMPUTE) for suite in ("cifar10-1000", SIMILAR)]
+    flow = read_rows(PUBLISHED / SIMILAR / "tables/flow.csv").set_index(["model", "variant"])["midpoint"]
+    assert flow["indm", ""] < flow["ddpmpp", MAPS]
+    behind = size(SIMILAR, "better-nelbo-behind-maps", STEPS)
+    return {*longer, behind, f"{100 * (1 - flow['ddpmpp', MAPS]):.1f}"}
+
+
+def of_the_share() -> set[str]:
+    """The forecast stands in the note of the registration, and a loss that is excluded is beyond the interval."""
+    note = load_registrations(PARAMS / "registrations.yaml").suites["digits-share"].note
+    (ends,) = re.findall(r"Forecast: ([\d.]+) worse \[-([\d.]+), ([\d.]+)\], undecided", note)
+    found = row("digits-share", "log-det-share", STEPS)
+    assert -found["low"] < 0.01
+    return {*ends, f"{-found['effect']:.3f}", "0.01"}
+
+
+def of_the_limits() -> set[str]:
+    return {f"{max(costs(suite)[1] for suite in (SIMILAR, 'fashion-full', 'digits-seeds')):.2f}"}
+
+
+DECIMALS: dict[str, Callable[[], set[str]]] = {
+    "Question and answer": of_the_answer,
+    "The ladder of maps": of_the_ladder,
+    "Protocol and registration": of_the_protocol,
+    "CIFAR-10": of_cifar10,
+    "Forecasts": of_the_share,
+    "Limits": of_the_limits,
+}
+
+
+@pytest.mark.parametrize("title", sections())
+def test_each_decimal_of_a_section_is_that_of_its_row(title: str) -> None:
+    expected = DECIMALS.get(title, set)()
+    assert set(re.findall(r"\b\d+\.\d+\b", sections()[title])) == expected
+
+
+def test_every_section_with_decimals_is_there() -> None:
+    assert DECIMALS.keys() <= sections().keys()
+
+
+# What the text states in words: suite, claim, comparison, objective, verdict.
+STATED = [
+    *(("digits-seeds", "better-nelbo", *it) for it in ((STEPS, "nll", UNDECIDED), (STEPS, "fid", UNDECIDED))),
+    *(("digits-seeds", "better-nelbo", *it) for it in ((COMPUTE, "nll", WORSE), (COMPUTE, "fid", UNDECIDED))),
+    *(("digits-ve", "better-nelbo", *it) for it in ((STEPS, "fid", BETTER), (COMPUTE, "fid", UNDECIDED))),
+    ("digits-ve", "better-nelbo", SIMPLE, "fid", BETTER),
+    *((suite, "lower-fid", it, "fid", UNDECIDED) for suite in ("digits-seeds", "digits-ve") for it in (STEPS, COMPUTE)),
+    *(("fashion-full", "better-nelbo", STEPS, objective, BETTER) for objective in ("nll", "fid")),
+    *(("fashion-full", "better-nelbo", COMPUTE, objective, WORSE) for objective in ("nll", "fid")),
+    *(("fashion-long", "better-nelbo", it, "nll", UNDECIDED) for it in (STEPS, COMPUTE)),
+    ("fashion-full", "lower-fid", STEPS, "fid", UNDECIDED),
+    ("fashion-full", "lower-fid", COMPUTE, "fid", NOT_BETTER),
+    *((suite, "better-nelbo", STEPS, "nll", UNDECIDED) for suite in PAIRS["CIFAR-10"]),
+    *((suite, "better-nelbo", COMPUTE, "nll", WORSE) for suite in PAIRS["CIFAR-10"]),
+    (SIMILAR, "better-nelbo-behind-maps", STEPS, "nll", UNDECIDED),
+    *((suite, "better-nelbo", SIMPLE, "nll", WORSE) for suites in PAIRS.values() for suite in suites),
+    *((suite, "better-nelbo-maps", STEPS, "nll", BETTER) for suites in PAIRS.values() for suite in suites),
+]
+
+
+@pytest.mark.parametrize("stated", STATED, ids=" ".join)
+def test_verdicts_are_those_that_the_text_states(stated: tuple[str, str, str, str, str]) -> None:
+    suite, claim, comparison, objective, verdict = stated
+    assert row(suite, claim, comparison, objective)["verdict"] == verdict
+
+
+IMAGES = [("digits-seeds", "nll"), ("digits-seeds", "fid"), ("digits-ve", "fid"), ("fashion-full", "nll")]
+IMAGES += [("fashion-full", "fid"), ("fashion-long", "nll"), ("cifar10-1000", "nll"), (SIMILAR, "nll")]
+
+
+@pytest.mark.parametrize("claim", ["better-nelbo", "better-nll"])
+def test_the_flow_is_ahead_in_every_image_row_at_equal_steps(claim: str) -> None:
+    assert all(row(suite, claim, STEPS, objective)["effect"] > 0 for suite, objective in IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("suite", "claim", "objective", "seeds"),
+    [
+        ("cifar10-1000", "better-nelbo", "nll", 4),
+        (SIMILAR, "better-nelbo", "nll", 4),
+        ("fashion-full", "lower-fid", "fid", 8),
+    ],
+)
+def test_the_flow_is_ahead_on_each_seed_of_which_the_text_says_so(
+    suite: str, claim: str, objective: str, seeds: int
+) -> None:
+    table = read_rows(PUBLISHED / suite / "tables/differences.csv")
+    mine = table[(table["id"] == claim) & (table["comparison"] == STEPS) & (table["objective"] == objective)]
+    assert (len(mine), (mine["difference"] > 0).sum()) == (seeds, seeds)
+
+
+def of(suite: str, claim: str, comparison: str, verdict: str, against: str = "") -> tuple[int, int]:
+    """Count the verdicts on known densities among the rows that have a number."""
+    table = claims(suite)
+    table = table[(table["id"] == claim) & (table["comparison"] == comparison) & table["effect"].notna()]
+    table = table[table["against"] == against] if against else table
+    return int((table["verdict"] == verdict).sum()), len(table)
+
+
+def counted(title: str) -> list[tuple[int, int]]:
+    return [(int(some), int(all_)) for some, all_ in re.findall(r"\b(\d+) of (\d+)\b", sections()[title])]
+
+
+def test_counts_on_known_densities_are_those_of_their_rows() -> None:
+    bound = [of("densities", "better-nelbo-known", kind, BETTER) for kind in (STEPS, COMPUTE, SIMPLE)]
+    assert counted("Known densities") == bound
+    nll = [of("densities", "better-nll-known", kind, BETTER)[0] for kind in (STEPS, COMPUTE, SIMPLE)]
+    assert re.findall(r"in (\d+), (\d+) and (\d+)", sections()["Known densities"]) == [tuple(map(str, nll))]
+
+
+def test_counts_for_and_against_the_paper_are_those_of_their_rows() -> None:
+    title = "What favours the paper, and what does not"
+    verdicts = [row(suite, "better-nelbo", COMPUTE)["verdict"] for suite, objective in IMAGES if objective == "nll"]
+    frozen = [of("densities", "better-nelbo-known", "control", it, "indm frozen-flow") for it in (NOT_BETTER, WORSE)]
+    paths = [of("densities", "shorter-paths-known", STEPS, it) for it in (BETTER, WORSE)]
+    assert counted(title) == [(verdicts.count(WORSE), len(verdicts)), paths[0], frozen[0]]
+    assert verdicts.count(UNDECIDED) == 1
+    assert re.findall(r"less straight in (\d+),", sections()[title]) == [f"{paths[1][0]}"]
+    assert re.findall(r"cases and is \*worse\* in (\d+)", sections()[title]) == [f"{frozen[1][0]}"]
+    gaps = claims("densities").query("id == 'smaller-gap-known' and comparison == @STEPS").dropna(subset="effect")
+    assert (gaps["effect"] > 0).all()
+    assert f"in all {len(gaps)} cases" in sections()[title]
+    assert f"*better* in {(gaps['verdict'] == BETTER).sum()}" in sections()[title]
+    # A curved density in eight dimensions.
+    curved = claims("densities").query("id == 'better-nelbo-known' and dataset.str.startswith('swirled-8d')")
+    assert set(curved[curved["comparison"].isin([COMPUTE, SIMPLE])]["verdict"]) == {BETTER}
+
+
+def test_rivals_are_counted_as_their_rows() -> None:
+    kinds = (("better-nelbo-known-mulan", STEPS), ("better-nelbo-known-diffenc", COMPUTE))
+    assert counted("Related work") == [of("rivals", claim, kind, BETTER) for claim, kind in kinds]
+
+
+def test_the_steps_of_a_tie_are_those_of_the_forecast() -> None:
+    text = sections()["Longer training"]
+    ties = [forecast(PUBLISHED, PAIRS[name]) for name in ("CIFAR-10", "Fashion-MNIST")]
+    steps = [f"{float(f'{found.crossing:.0e}'):,.0f}" for found in ties]
+    assert re.findall(r"near ([\d,]+)", text) == steps
+    # A third of the draws has no tie within the paper's 33 million images, in batches of 32.
+    assert (ties[0].crossings > 33e6 / 32).mean() == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_no_bound_had_stopped_falling() -> None:
+    """In the suites that looked at it during the training."""
+    for suite in ("digits-seeds", "digits-ve", "fashion-full", "fashion-long"):
+        curve = read_rows(PUBLISHED / suite / "tables/learning_curve.csv")
+        for _, part in curve.sort_values("step").groupby(["model", "variant", "objective"]):
+            assert part["nelbo"].iloc[-1] < part["nelbo"].iloc[-2]
+
+
+def test_the_sizes_of_networks_are_those_of_their_suites() -> None:
+    flows = [load_suite(PARAMS / f"{suite}.yaml").train.flow for suite, _ in IMAGES]
+    assert {(sum(flow.blocks), flow.width) for flow in flows} == {(4, 64)}
+    paper = load_suite(PARAMS / "paper.yaml").train.flow
+    assert (sum(paper.blocks), paper.width) == (32, 512)
+    # The paper's score networks have about two hundred times as many parameters as the largest one here.
+    text = (REPOSITORY / "docs/scaling.md").read_text()
+    (millions,) = set(re.findall(r"^\| cifar10-vp-ddpmpp-nll-s0 \| ([\d.]+) \|", text, flags=re.MULTILINE))
+    assert float(millions) / costs(SIMILAR)[1] == pytest.approx(200, rel=0.01)
+
+
+def test_a_scale_or_an_affine_map_has_no_lower_bound_on_digits() -> None:
+    means = read_rows(PUBLISHED / "digits-seeds/tables/nll.csv").query("model == 'ddpmpp' and objective == 'nll'")
+    nelbo = means.set_index("variant")["nelbo"]
+    assert min(nelbo["learned-scale"], nelbo["learned-affine"]) > nelbo[""]
+
+
+def test_time_and_flops_of_a_step_are_in_the_order_that_the_text_states() -> None:
+    text = (REPOSITORY / "docs/scaling.md").read_text()
+    row = r"^\| (CIFAR-10|Fashion-MNIST|digits) \| .* \(5ef1992e\) \| ([\d.]+) \| ([\d.]+) \|"
+    slower = {name: float(time) > float(flops) for name, flops, time in re.findall(row, text, flags=re.MULTILINE)}
+    assert slower == {"CIFAR-10": True, "Fashion-MNIST": True, "digits": False}
+
+
+def test_planned_suites_are_not_registered() -> None:
+    planned = re.findall(r"`(cifar10-[\w-]+)`", sections()["Forecasts"])
+    assert planned
+    assert not {*planned} & load_registrations(PARAMS / "registrations.yaml").suites.keys()
+    assert all((PARAMS / f"{suite}.yaml").is_file() for suite in planned)
+
+
+def test_the_people_of_celeba_are_counted_as_in_its_list() -> None:
+    people = pd.read_csv(REPOSITORY / "indm/data/celeba64_6000.csv")
+    image, split, person, *_ = people.columns
+    in_test = people[people[split] == "test"][person].nunique()
+    (found,) = re.findall(r"([\d,]+) images of (\d+) people.* the (\d+) people", sections()["The ladder on CelebA"])
+    assert found == (f"{people[image].nunique():,}", f"{people[person].nunique()}", f"{in_test}")
+
+
+def blocks() -> str:
+    """A page that has the report's blocks, empty."""
+    return re.sub(r"(<!-- (\w+): [^\n]*-->\n).*?(<!-- end of \2 -->)", r"\1\3", PAGE, flags=re.DOTALL)
+
+
+def block(page: str, name: str) -> list[str]:
+    (found,) = re.findall(rf"<!-- {name}: [^\n]*-->\n(.*?)<!-- end of {name} -->", page, flags=re.DOTALL)
+    return found.strip().splitlines()
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """The published suites that the text describes, without the ones that have a forecast."""
+    for suite in {*SUITES} - {*FORECAST.values()}:
+        (tmp_path / suite).symlink_to(PUBLISHED / suite)
+    return tmp_path
+
+
+def test_a_registered_suite_stands_as_not_finished_with_its_forecast(published: Path) -> None:
+    page = with_report(blocks(), published, PARAMS)
+    for name, suite in FORECAST.items():
+        state, _, _, _, *rows = block(page, name)
+        assert UNFINISHED in state
+        assert len(rows) == {"cifar10-maps": 5, "celeba64-6000": 4}[suite]
+        assert all(line.endswith(f"| {UNFINISHED} | – |") for line in rows)
+        assert f"| {UNFINISHED} |" in next(line for line in block(page, "registered") if suite in line)
+    assert "undecided, 0.015 [−0.020, 0.050]" in block(page, "maps")[4]
+    assert "undecided or worse, −0.060 [−0.120, 0.000]" in block(page, "celeba")[5]
+
+
+def finished(published: Path, suite: str, effects: dict[tuple[str, str], float]) -> None:
+    """Publish made-up results of a suite with a forecast, whose leads are given by claim and comparison."""
+    folder = published / suite / "tables"
+    shutil.copytree(PUBLISHED / SIMILAR / "tables", folder)
+    table = read_rows(folder / "claims.csv")
+    like = table[table["comparison"] == STEPS].iloc[0]
+    rows = [
+        like.to_dict()
+        | {"id": claim, "comparison": comparison, "verdict": BETTER, "effect": lead, "low": lead, "high": lead}
+        for (claim, comparison), lead in effects.items()
+    ]
+    write_table(folder / "claims.csv", pd.DataFrame(rows).assign(suite=suite, against="ddpmpp", planned=6))
+
+
+def test_results_of_a_registered_suite_stand_next_to_their_forecast(published: Path) -> None:
+    leads = {
+        ("better-nelbo", STEPS): 0.05,
+        ("better-nelbo", COMPUTE): -0.09,
+        ("better-nelbo-fixed-filter", STEPS): 0.061,
+    }
+    finished(published, "cifar10-maps", leads)
+    page = with_report(blocks(), published, PARAMS)
+    state, _, _, _, *rows = block(page, "maps")
+    assert "[published](results/cifar10-maps/README.md)" in state
+    found = [line.replace("\u00a0", " ").strip("| ").split(" | ")[2:] for line in rows]
+    assert found == [
+        ["better, 0.050 [0.050, 0.050]", "yes"],
+        ["better, −0.090 [−0.090, −0.090]", "no"],
+        ["not run", "–"],
+        ["better, 0.061 [0.061, 0.061]", "yes"],
+        ["not run", "–"],
+    ]
+    # The other one still waits.
+    assert UNFINISHED in block(page, "celeba")[0]
+    assert UNFINISHED not in next(line for line in block(page, "registered") if "cifar10-maps" in line)
+
+
+def test_the_report_stays_where_a_suite_is_missing_that_its_text_describes(published: Path) -> None:
+    (published / SIMILAR).unlink()
+    assert with_report(PAGE, published, PARAMS) == PAGE
+
+
+def test_a_forecast_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="no forecast to read in 'nothing to read'"):
+        forecasts("nothing to read")
+    with pytest.raises(ArtifactError, match="'wolf over none'"):
+        forecasts("Forecasts: wolf over none 0.01 [-0.01, 0.03], undecided.")
+
+
+@pytest.mark.parametrize(("suite", "column"), [("digits-seeds", 2), ("fashion-full", 3), (SIMILAR, 4)])
+def test_the_ladder_has_the_counted_cost_of_the_flow(suite: str, column: int) -> None:
+    (line,) = (line for line in block(PAGE, "ladder") if line.startswith("| INDM’s flow"))
+    assert line.split(" | ")[column].startswith(f"{costs(suite)[0]:.3f} (")
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("digits", ["digits-seeds", "digits-seeds", "digits-ve"]), ("cifar10", [*PAIRS["CIFAR-10"]])],
+)
+def test_leads_are_the_means_of_the_published_differences(name: str, columns: list[str]) -> None:
+    (line,) = (line for line in block(PAGE, name) if line.startswith("| the flow over no map, equal steps"))
+    objectives = ["nll", "fid", "fid"] if name == "digits" else ["nll", "nll"]
+    for suite, objective, cell in zip(columns, objectives, line.strip("| ").split(" | ")[1:], strict=True):
+        table = read_rows(PUBLISHED / suite / "tables/differences.csv")
+        mine = table[
+            (table["id"] == "better-nelbo") & (table["comparison"] == STEPS) & (table["objective"] == objective)
+        ]
+        assert f", {np.mean(mine['difference']):.3f}\u00a0[" in cell
