@@ -326,12 +326,14 @@ def forecasts(note: str) -> list[Predicted]:
     Raises:
         ArtifactError: if it has none, or one of a comparison that the report does not know.
     """
-    found = PREDICTED.findall(note)
-    if unknown := [name for name, *_ in found if name not in COMPARED] or [note][: not found]:
-        raise ArtifactError(
-            f"params/registrations.yaml: no forecast to read in {unknown[0]!r}; add it to docs/report.py"
-        )
-    return [Predicted(COMPARED[name], *map(float, numbers), verdict) for name, *numbers, verdict in found]
+    found = []
+    for name, mean, low, high, verdict in PREDICTED.findall(note):
+        if name not in COMPARED:
+            raise ArtifactError(f"params/registrations.yaml: found a forecast of {name!r}; add it to docs/report.py")
+        found.append(Predicted(COMPARED[name], float(mean), float(low), float(high), verdict))
+    if not found:
+        raise ArtifactError(f"params/registrations.yaml: found no forecast in {note!r}; add its form to docs/report.py")
+    return found
 
 
 def _pending(published: Path, suite: Suite, registration: Registration) -> str:

@@ -388,8 +388,8 @@ def test_show_refuses_tables_of_another_suite(tmp_path: Path) -> None:
     assert done.exit_code == 1
     folder = tmp_path / "digits/tables"
     assert done.output == (
-        f"indm show: expected tables of suite digits, found {folder}/fid.csv of smoke; {folder}/claims.csv of smoke; make them"
-        " again with: snakemake --cores all --config suite=digits --forcerun table compute claims\n"
+        f"indm show: {folder}/fid.csv: found rows of suite smoke, expected digits; make them again with: snakemake --cores all"
+        " --config suite=digits --forcerun table compute claims\n"
     )
 
 

@@ -345,7 +345,7 @@ def test_the_report_stays_where_a_suite_is_missing_that_its_text_describes(publi
 
 
 def test_a_forecast_that_cannot_be_read_is_refused() -> None:
-    with pytest.raises(ArtifactError, match="no forecast to read in 'nothing to read'"):
+    with pytest.raises(ArtifactError, match="found no forecast in 'nothing to read'"):
         forecasts("nothing to read")
     with pytest.raises(ArtifactError, match="'wolf over none'"):
         forecasts("Forecasts: wolf over none 0.01 [-0.01, 0.03], undecided.")

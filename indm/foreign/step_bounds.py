@@ -43,8 +43,9 @@ class StepBounds:
     def terms(self) -> pd.DataFrame:
         """Return the mean terms of each bound, and the bound, which is their sum: a row for each term, a column for each bound."""
         mean = self.images.mean()
-        found = {words: [mean[f"{name}_{term}"] for name in self.names] for term, words in TERMS.items()}
-        return pd.DataFrame(found | {"bound": [mean[name] for name in self.names]}, self.names).T
+        rows = {words: mean[[f"{name}_{term}" for name in self.names]].to_numpy() for term, words in TERMS.items()}
+        rows["bound"] = mean[self.names].to_numpy()
+        return pd.DataFrame(rows, self.names).T
 
     def differences(self, name: str) -> pd.DataFrame:
         """Return what separates a bound from NELBO, by name.
@@ -71,9 +72,10 @@ class StepBounds:
     def lines(self) -> list[str]:
         """Write the bounds in Markdown."""
         bounds = " | ".join(BOUNDS[name] for name in self.names)
-        terms = [
-            f"| {term!s} | {' | '.join(f'{value:.3f}' for value in row)} |" for term, row in self.terms().T.items()
-        ]
+        terms = []
+        for term, row in self.terms().T.items():
+            cells = [f"{value:.3f}" for value in row]
+            terms.append(f"| {term!s} | {' | '.join(cells)} |")
         return [
             f"## Bounds of {self.count:,} steps",
             "",
@@ -91,7 +93,8 @@ class StepBounds:
         each = {name: self.differences(name) for name in self.names}
         rows = [_row("`nelbo`", [self.nelbo] * len(each))]
         # The large variance has all differences of the others.
-        rows += [_row(str(part), [found.get(part) for found in each.values()]) for part in each["ddpm_large"]]
+        for part in map(str, each["ddpm_large"]):
+            rows.append(_row(part, [found.get(part) for found in each.values()]))
         return [*rows, _row("bound", [self.images[name] for name in self.names])]
 
 

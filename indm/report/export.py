@@ -47,8 +47,7 @@ def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.D
     Raises:
         ArtifactError: if one is missing, differs from its manifest or its published checksum, or has rows of another suite.
     """
-    outputs = (item for found in _manifests(layout) for item in found.outputs.items())
-    tables, written = {}, {Path(name).name: sha256 for name, sha256 in outputs}
+    tables: dict[Path, pd.DataFrame] = {}
     remedy = f"make them again with: {again(layout)}"
     for name in names:
         path = layout.tables / f"{name}.csv"
@@ -57,14 +56,23 @@ def read_tables(layout: Layout, names: Iterable[str] = SHOWN) -> dict[Path, pd.D
         tables[path] = read_rows(path)
         if "suite" not in tables[path]:
             raise ArtifactError(f"{path}: found no suite column, expected tables of a suite; {remedy}")
-    found = {path: sorted(set(table["suite"]) - {layout.suite}) for path, table in tables.items()}
-    if foreign := [f"{path} of {', '.join(suites)}" for path, suites in found.items() if suites]:
-        raise ArtifactError(f"expected tables of suite {layout.suite}, found {'; '.join(foreign)}; {remedy}")
+        if foreign := sorted(set(tables[path]["suite"]) - {layout.suite}):
+            raise ArtifactError(f"{path}: found rows of suite {', '.join(foreign)}, expected {layout.suite}; {remedy}")
     if (layout.suite_folder / SUMS).is_file():
         check_sums(layout.suite_folder)
-    elif changed := [str(path) for path in tables if written.get(path.name) != file_sha256(path)]:
+        return tables
+    written = _written(layout)
+    if changed := [str(path) for path in tables if written.get(path.name) != file_sha256(path)]:
         raise ArtifactError(f"found {', '.join(changed)} not as their stages wrote them; {remedy}")
     return tables
+
+
+def _written(layout: Layout) -> dict[str, str]:
+    """Return the checksum of each table as its stage wrote it, by the name of its file."""
+    found: dict[str, str] = {}
+    for made in _manifests(layout):
+        found |= {Path(name).name: sha256 for name, sha256 in made.outputs.items()}
+    return found
 
 
 def rows_as_json(layout: Layout, names: Iterable[str]) -> str:
@@ -94,9 +102,11 @@ def _manifests(layout: Layout) -> list[Manifest]:
 def edited(layout: Layout, names: Iterable[str]) -> list[str]:
     """List the files of the checkout, such as the claims, that were edited after the named tables were made from them."""
     files = {f"{name}.csv" for name in names}
-    made = (found for found in _manifests(layout) if files & {Path(output).name for output in found.outputs})
-    inputs = [found.inputs.items() for found in made]
-    there = {Path(name): sha256 for found in inputs for name, sha256 in found if not name.startswith("results/")}
+    inputs: dict[str, str] = {}
+    for made in _manifests(layout):
+        if files & {Path(output).name for output in made.outputs}:
+            inputs.update(made.inputs)
+    there = {Path(name): sha256 for name, sha256 in inputs.items() if not name.startswith("results/")}
     return [str(path) for path, sha256 in there.items() if path.is_file() and file_sha256(path) != sha256]
 
 

@@ -3,6 +3,7 @@
 An archive is a ``.tar.gz`` without user names, permissions and times, so that the same files give the same bytes.
 """
 
+import functools
 import gzip
 import io
 import tarfile
@@ -21,14 +22,6 @@ from indm.store.provenance import record_names
 if TYPE_CHECKING:
     from indm.bench.suite.schema.suite import Suite
 
-# Files of single jobs that the collecting stages read; these are small, unlike datasets, weights and samples.
-COLLECTED = {
-    pattern
-    for stage in STAGES.values()
-    if not stage.subject
-    for pattern in stage.inputs
-    if pattern in MAKERS and STAGES[MAKERS[pattern]].subject
-}
 SUFFIX = ".tar.gz"
 
 
@@ -42,7 +35,10 @@ class Folder:
 
     def records(self, *jobs: Job) -> list[str]:
         """List the possible paths of the records of jobs, or of imports that replace them."""
-        return [f"{self.place}/provenance/{name}.json" for job in jobs for name in record_names(job.stage)]
+        found = []
+        for job in jobs:
+            found += [f"{self.place}/provenance/{name}.json" for name in record_names(job.stage)]
+        return found
 
 
 def kept_folders(suite: "Suite") -> list[Folder]:
@@ -50,10 +46,24 @@ def kept_folders(suite: "Suite") -> list[Folder]:
     jobs: dict[str, list[Job]] = {}
     for job in jobs_of(suite, "", "shard"):
         jobs.setdefault(_below(STAGES[job.stage].folder, suite, job), []).append(job)
-    return [
-        Folder(place, tuple(found), tuple(file for job in found for file in _files(suite, job)))
-        for place, found in jobs.items()
-    ]
+    folders = []
+    for place, found in jobs.items():
+        files: list[str] = []
+        for job in found:
+            files += _files(suite, job)
+        folders.append(Folder(place, tuple(found), tuple(files)))
+    return folders
+
+
+@functools.cache
+def _collected() -> frozenset[str]:
+    """Return the files of single jobs that the collecting stages read; these are small, unlike datasets, weights and samples."""
+    found: set[str] = set()
+    for stage in STAGES.values():
+        if not stage.subject:
+            of_jobs = [pattern for pattern in stage.inputs if pattern in MAKERS]
+            found |= {pattern for pattern in of_jobs if STAGES[MAKERS[pattern]].subject}
+    return frozenset(found)
 
 
 def archive(root: Path, folder: Folder) -> Path:
@@ -69,7 +79,7 @@ def _files(suite: "Suite", job: Job) -> Iterator[str]:
     """
     own = job.stage == "reference" and suite.reference[job.subject].classifier is not None
     for pattern in STAGES[job.stage].written:
-        if pattern in COLLECTED or (own and pattern in REFERENCE):
+        if pattern in _collected() or (own and pattern in REFERENCE):
             yield _below(pattern, suite, job)
     yield _below(manifest(job.stage), suite, job)
 

@@ -88,29 +88,38 @@ class Sources:
     def _stamp(self, names: tuple[str, ...]) -> str:
         found = self._behind(names)
         numbers = {name: number for number, name in enumerate(found)}
-        begun = [numbers[module] for name in names for module in self._way(name) if module in numbers]
-        graph = [
-            (module.sha256, [numbers[name] for name in module.imports if name in numbers]) for module in found.values()
-        ]
+        begun: list[int] = []
+        for name in names:
+            begun += [numbers[module] for module in self._way(name) if module in numbers]
+        graph = []
+        for module in found.values():
+            imported = [numbers[name] for name in module.imports if name in numbers]
+            graph.append((module.sha256, imported))
         return hashlib.sha256(repr((begun, graph)).encode()).hexdigest()
 
     def reads(self, *names: str) -> list[str]:
         """List the constants of registered members that are read behind modules of these names."""
         if names not in self._reads:
-            found = {constant for module in self._behind(names).values() for constant in module.reads}
+            found: set[str] = set()
+            for module in self._behind(names).values():
+                found |= module.reads
             self._reads[names] = sorted(found)
         return self._reads[names]
 
     def shown(self, members: Iterable[str], *names: str) -> list[tuple[str, str, str]]:
         """List the constants of registered members that are read behind modules of these names: module, constant, value."""
-        reads = self.reads(*names)
-        constants = {member: self._module(member).constants for member in members if member in self._files}
-        return [(member, key, known[key]) for member, known in constants.items() for key in reads if key in known]
+        found, reads = [], self.reads(*names)
+        for member in members:
+            constants = self._module(member).constants if member in self._files else {}
+            found += [(member, key, constants[key]) for key in reads if key in constants]
+        return found
 
     def _behind(self, names: Iterable[str]) -> dict[str, Module]:
         """Read the modules behind others, in the order in which they are found, without empty ones."""
         found: dict[str, Module] = {}
-        queue = [module for name in names for module in self._way(name)]
+        queue: list[str] = []
+        for name in names:
+            queue += self._way(name)
         for name in queue:
             if name not in found:
                 found[name] = self._module(name)

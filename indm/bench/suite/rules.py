@@ -15,7 +15,7 @@ from indm.registry import SAMPLERS, goes_with
 from indm.variants import FROZEN_FLOW, SAME_COMPUTE
 
 if TYPE_CHECKING:
-    from indm.bench.suite.schema.evaluation import ReferenceParams, SampleParams
+    from indm.bench.suite.schema.evaluation import SampleParams
     from indm.bench.suite.schema.studies import MODELS, RangeParams, Toy2dRatesParams, TuneParams
     from indm.bench.suite.schema.suite import RunParams, Suite
     from indm.bench.suite.schema.train import FlowParams, TrainParams, VEParams, VPParams
@@ -34,16 +34,12 @@ SHOWN_RUNS = 3
 def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
     """List the mistakes of a suite read from a file, with the name in it of every run: the key, the value found, those allowed."""
     return [
-        *(
-            []
-            if suite.suite == path.stem
-            else [f"key suite: found {suite.suite!r}; allowed: the file's name, {path.stem!r}"]
-        ),
-        *told_once((cells[name], mistake) for name in suite.runs for mistake in _run(suite, name, cells[name])),
+        *_name(suite, path),
+        *told_once(_runs(suite, cells)),
         *_alike(suite, cells),
         *told_once((cells[name], mistake) for name, mistake in variants(suite)),
         *_toy2d(suite),
-        *(mistake for name, reference in suite.reference.items() for mistake in _reference(name, reference)),
+        *_references(suite),
         *_evaluation(suite),
         *_protocol(suite),
         *_tune(suite),
@@ -51,6 +47,18 @@ def mistakes(suite: "Suite", path: Path, cells: Mapping[str, str]) -> list[str]:
         *_failed_beyond(suite),
         *_grading(suite),
     ]
+
+
+def _name(suite: "Suite", path: Path) -> Iterator[str]:
+    if suite.suite != path.stem:
+        yield f"key suite: found {suite.suite!r}; allowed: the file's name, {path.stem!r}"
+
+
+def _runs(suite: "Suite", cells: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the mistakes of each run, with its name in the file."""
+    for name in suite.runs:
+        for mistake in _run(suite, name, cells[name]):
+            yield cells[name], mistake
 
 
 def told_once(found: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -275,13 +283,14 @@ def _toy2d_rates(place: str, rates: "Mapping[MODELS, Toy2dRatesParams]") -> Iter
             yield f"{place}.{model}.map_lr: found {own.map_lr}; allowed: {allowed}"
 
 
-def _reference(dataset: str, reference: "ReferenceParams") -> Iterator[str]:
-    why = f"since the extractor is {reference.extractor}"
-    if (reference.classifier is not None) != reference.extractor.endswith("-cnn"):
-        expected = "its training" if reference.classifier is None else "null"
-        yield f"key reference.{dataset}.classifier: allowed: {expected}, {why}"
-    if reference.published_statistics is not None and reference.classifier is not None:
-        yield f"key reference.{dataset}.published_statistics: allowed: null, {why}"
+def _references(suite: "Suite") -> Iterator[str]:
+    for dataset, reference in suite.reference.items():
+        why = f"since the extractor is {reference.extractor}"
+        if (reference.classifier is not None) != reference.extractor.endswith("-cnn"):
+            expected = "its training" if reference.classifier is None else "null"
+            yield f"key reference.{dataset}.classifier: allowed: {expected}, {why}"
+        if reference.published_statistics is not None and reference.classifier is not None:
+            yield f"key reference.{dataset}.published_statistics: allowed: null, {why}"
 
 
 def _evaluation(suite: "Suite") -> Iterator[str]:
@@ -326,9 +335,10 @@ def _protocol(suite: "Suite") -> Iterator[str]:
 
 
 def _failed_beyond(suite: "Suite") -> Iterator[str]:
-    known = dict.fromkeys(
-        f"toy2d.{metric}" if stage == "toy2d" else metric for stage, metrics in METRICS.items() for metric in metrics
-    )
+    known: dict[str, None] = {}
+    for stage, metrics in METRICS.items():
+        prefix = "toy2d." if stage == "toy2d" else ""
+        known |= dict.fromkeys(prefix + metric for metric in metrics)
     if unknown := [metric for metric in suite.failed_beyond if metric not in known]:
         yield f"key failed_beyond: found {', '.join(map(repr, unknown))}; allowed: {', '.join(known)}"
 

@@ -18,20 +18,21 @@ FEW = 1000
 def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[str, Any]], results: Path) -> list[str]:
     """List the limitations of a suite's page; those that make its numbers meaningless come first."""
     return [
-        *([_registered(contents)] if contents.changed_seeds else []),
+        *_registered(contents),
         *_trainings(contents, results),
-        *(text for name in contents.datasets for text in _dataset(contents, results / "data" / name, name)),
+        *_datasets(contents, results),
         *_models(tables),
         *_executions(records),
     ]
 
 
-def _registered(contents: Contents) -> str:
+def _registered(contents: Contents) -> Iterator[str]:
     """Warn that seeds were chosen after the suite had been registered."""
-    return (
-        f"Seeds have changed since the suite was registered: {contents.changed_seeds}. Seeds that are missing count as failed, and"
-        " no verdict rests on other seeds than the registered ones."
-    )
+    if contents.changed_seeds:
+        yield (
+            f"Seeds have changed since the suite was registered: {contents.changed_seeds}. Seeds that are missing count as"
+            " failed, and no verdict rests on other seeds than the registered ones."
+        )
 
 
 def _trainings(contents: Contents, results: Path) -> Iterator[str]:
@@ -55,9 +56,15 @@ def _of(contents: Contents, runs: list[str]) -> str:
     """Write the length of some trainings, such as 20 to 30 steps of 16 images."""
     texts = []
     for key in ("steps", "batch_size"):
-        low, high = (pick(contents.runs[run][key] for run in runs) for pick in (min, max))
+        found = [contents.runs[run][key] for run in runs]
+        low, high = min(found), max(found)
         texts.append(f"{low:,}" if low == high else f"{low:,} to {high:,}")
     return f"{texts[0]} steps of {texts[1]} images"
+
+
+def _datasets(contents: Contents, results: Path) -> Iterator[str]:
+    for dataset in contents.datasets:
+        yield from _dataset(contents, results / "data" / dataset, dataset)
 
 
 def _dataset(contents: Contents, folder: Path, name: str) -> Iterator[str]:
@@ -107,9 +114,11 @@ def _executions(records: list[dict[str, Any]]) -> Iterator[str]:
     if len({record["machine"] for record in records}) > 1:
         yield "Stages ran on several machines, but results are reproducible to the byte only on a single machine."
     versions: dict[str, set[str]] = {}
-    for package, version in (pair for record in records for pair in record["versions"].items()):
-        versions.setdefault(package, set()).add(version)
-    if several := [f"{package} {' and '.join(sorted(found))}" for package, found in versions.items() if len(found) > 1]:
+    for record in records:
+        for package, version in record["versions"].items():
+            versions.setdefault(package, set()).add(version)
+    several = [f"{package} {' and '.join(sorted(found))}" for package, found in versions.items() if len(found) > 1]
+    if several:
         yield f"Stages ran with several versions of packages, which may compute other numbers: {', '.join(several)}."
 
 

@@ -47,7 +47,10 @@ class Contents:
     def folders(self) -> dict[str, str]:
         """The folders of its results, below its results folder, each with the subject of its jobs."""
         subjects = {"data": self.datasets, "protocol": self.protocol, "runs": self.runs, "toy2d": self.toy2d}
-        return {f"{kind}/{name}": name for kind, found in subjects.items() for name in found} | {"tables": ""}
+        found: dict[str, str] = {}
+        for kind, names in subjects.items():
+            found |= {f"{kind}/{name}": name for name in names}
+        return found | {"tables": ""}
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,13 @@ def read_records(contents: Contents, results: Path) -> list[dict[str, Any]]:
     Raises:
         ArtifactError: if a file is damaged, or belongs to another job.
     """
-    return [
-        read_provenance(path, contents.suite, subject, NEEDED) | {"subject": folder}
-        for folder, subject in contents.folders.items()
-        for path in sorted((results / folder).glob("provenance/*.json"))
-        # Records of stages that the suite no longer has are kept, but left out here.
-        if STANDS_FOR.get(path.stem, path.stem) in contents.stages.get(subject, ())
-    ]
+    records = []
+    for folder, subject in contents.folders.items():
+        for path in sorted((results / folder).glob("provenance/*.json")):
+            # Records of stages that the suite no longer has are kept, but left out here.
+            if STANDS_FOR.get(path.stem, path.stem) in contents.stages.get(subject, ()):
+                records.append(read_provenance(path, contents.suite, subject, NEEDED) | {"subject": folder})
+    return records
 
 
 def changed_since(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -95,8 +98,9 @@ def changed_since(records: Sequence[Mapping[str, Any]]) -> list[str]:
         commit = f"commit {record['commit'][:12]}" if record["commit"] else "an unknown commit"
         made.setdefault(commit, []).append(record)
     found = []
-    for commit, each in ((commit, each) for commit, these in made.items() for each in accepted_since(these)):
-        changed = ", ".join(dict.fromkeys(line.partition(" ")[0] for line in each["modules"]))
-        accepted = f"(accepted on {each['date']}: {each['why']})"
-        found.append(f"computed by {commit}; since then {changed} changed {accepted}")
+    for commit, these in made.items():
+        for each in accepted_since(these):
+            changed = ", ".join(dict.fromkeys(line.partition(" ")[0] for line in each["modules"]))
+            accepted = f"(accepted on {each['date']}: {each['why']})"
+            found.append(f"computed by {commit}; since then {changed} changed {accepted}")
     return found
