@@ -13,9 +13,8 @@ from indm.report.answers import answers_of, kinds_of
 from indm.report.catalogue import CATALOGUE, FLOORS, SHOWN, View
 from indm.report.columns import HIGHER, described, heading
 from indm.report.export import again, edited, effect_with_ends, read_tables
-from indm.report.grades import in_words
 from indm.report.matrix import short
-from indm.report.names import names, written
+from indm.report.names import name, names, row_name
 from indm.report.results import records
 from indm.report.verdicts import CHANGED
 from indm.store.layout import Layout
@@ -95,7 +94,7 @@ def _verdicts(table: pd.DataFrame, suite: str) -> "Iterator[RenderableType]":
     primary = table[table["family"] == "primary"]
     answers = answers_of(primary)
     kinds = kinds_of(answers)
-    for question, found in groupby(answers, key=lambda it: f"{it.question} ({it.unit})"):
+    for question, found in groupby(answers, key=lambda it: it.asked):
         yield Text(f"\n{question}", style="italic")
         shown = grid(["", *kinds])
         for it in found:
@@ -135,8 +134,7 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
         columns = _across(group, view) if view.across else {column: _marked(group, column) for column in filled}
         # If the values of a column go across, there is one row per label.
         labelled = records(group.drop_duplicates(list(view.label)) if view.across else group)
-        texts = ([written(key, str(row[key])) for key in view.label if not pd.isna(row[key])] for row in labelled)
-        labels = [names(*parts) for parts in texts]
+        labels = [row_name(row, view.label) for row in labelled]
         kept = _fitting(labels, columns, last=bool(view.across))
         narrow |= dict.fromkeys(heading(key) for key in columns if key not in kept)
         yield Text(f"\n{title}", style="italic")
@@ -180,12 +178,10 @@ def _number(row: dict[str, Any], column: str) -> str:
     value, error = row[column], row.get(f"{column}_se")
     if column == "effect":
         return effect_with_ends(row)
-    if column == "verdict" and "smallest_effect" in row:
-        return in_words(value, row["smallest_effect"])
     if pd.isna(value) or value == "":
         return "-"
     if not isinstance(value, float):
-        return str(value)
+        return name(str(value))
     return f"{value:.3f} ± {error:.3f}" if error is not None and not pd.isna(error) else f"{value:.4g}"
 
 
