@@ -20,7 +20,7 @@ from indm.bench.kept.page import replace_block
 from indm.errors import ArtifactError
 from indm.report.answers import answers_of
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
-from indm.report.export import LOG_RATIO, ratio
+from indm.report.export import ratio
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.figures_lines import GAINS
 from indm.report.grades import UNDECIDED
@@ -83,7 +83,7 @@ LINES = ((REFERENCE, ""), (REFERENCE, SAME_COMPUTE), (TREATMENT, ""), (REFERENCE
 # INDM’s flow stands behind the other maps on CIFAR-10 only.
 ON_CIFAR10 = (*LINES, (TREATMENT, MAPS))
 # Factor between the places of models on an axis of FLOPs, because two of equal FLOPs would hide each other.
-ASIDE = 1.012
+ASIDE = 1.018
 # The highest bound, bits/dim, in the figure of two lengths: above it, points would hide how far apart the trainings end.
 LATE = 3.45
 # The suites whose learning curves share a figure; the second one trains the same models for longer.
@@ -108,12 +108,12 @@ def with_answers(page: str, published: Path) -> str:
         ArtifactError: if a file is missing or damaged, or the page has no place for a table.
     """
     sections = []
-    for suite, name in SUITES.items():
+    for suite, title in SUITES.items():
         if not (path := published / suite / "tables/claims.csv").is_file():
             continue
         claims = read_rows(path, columns=("family", "comparison")).query("family == 'primary'")
         graded = claims[claims.groupby(["id", "objective"])["effect"].transform("count") > 0]
-        sections.append(f"### {name}\n\n{matrix(answers_of(graded, ('objective',)), InFile())}")
+        sections.append(f"### {title}\n\n{matrix(answers_of(graded, ('objective',)), InFile())}")
     return replace_block(page, "answers", "\n\n".join(sections), "docs/results/README.md") if sections else page
 
 
@@ -124,7 +124,10 @@ def with_densities(page: str, published: Path) -> str:
         return page
     claims = read_rows(path, columns=("id", "family", "comparison"))
     claims = claims[(claims["family"] == "primary") | claims["id"].isin(COUNTED)]
-    claims["question"] += np.where(claims["family"] == "primary", "", " (Exploratory.)")
+    counts = claims["smallest_effect"].map("{:g} counts".format)
+    claims["question"] += (
+        " (" + claims["unit"] + ", " + counts + np.where(claims["family"] == "primary", ")", "; exploratory)")
+    )
     length = claims["dataset"].str.rpartition("-")[2]
     lines = [f"| claim | training | {' | '.join(COMPARISONS)} |", "|---" * (len(COMPARISONS) + 2) + "|"]
     for (question, steps), part in claims.groupby([claims["question"], length], sort=False):
@@ -148,16 +151,18 @@ def with_means(page: str, published: Path) -> str:
         f"| lower is better | {' | '.join(arm(*cell) for cell in MEANT)} | a cheaper map |",
         "|---|--:|--:|--:|--:|",
     ]
-    for suite, name, claim, objective, table, digits in MEANS:
+    for suite, measured, claim, objective, table, digits in MEANS:
         numbers, graded = (read_rows(folders[suite] / f"{it}.csv") for it in (table, "claims"))
         numbers, graded = (rows[rows["objective"] == objective] for rows in (numbers, graded))
         rows = {row["comparison"]: row for row in records(graded[graded["id"] == claim])}
         cells = [_mean(numbers, model, table, digits) for model in (REFERENCE, TREATMENT)]
         cells[1] += f"<br>{_word(rows[STEPS])}"
         for row in (rows[COMPUTE], rows[SIMPLE]):
-            run = not pd.isna(row["effect"])
-            cells.append(f"{_mean(numbers, row['against'], table, digits)}<br>{name(TREATMENT)}: {_word(row)}" if run else "not run")
-        lines.append(f"| {SUITES[suite]}, {name} | {' | '.join(cells)} |")
+            if pd.isna(row["effect"]):
+                cells.append("not run")
+                continue
+            cells.append(f"{_mean(numbers, row['against'], table, digits)}<br>{name(TREATMENT)}: {_word(row)}")
+        lines.append(f"| {SUITES[suite]}, {measured} | {' | '.join(cells)} |")
     return replace_block(page, "means", "\n".join(lines), "README.md")
 
 
@@ -388,7 +393,8 @@ def gains(table: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
         part = table[(table["model"] == model) & (table["variant"] == variant)]
         if len(part):
             bars = [half_widths(part[f"{gain}_se"], part["seeds"]).iloc[0] for gain in GAINS]
-            axis.errorbar(frequency, part[[*GAINS]].iloc[0], bars, label=arm(model, variant), elinewidth=0.8, **style_of(model, variant))
+            style = style_of(model, variant) | {"elinewidth": 0.8, "label": arm(model, variant)}
+            axis.errorbar(frequency, part[[*GAINS]].iloc[0], bars, **style)
     white = 1 / spectrum["deviation"].to_numpy()
     axis.plot(frequency, white / white[0], label="1 / deviation of the images", color=SOFT, linestyle="--")
     axis.set_yscale("log")
@@ -400,7 +406,9 @@ def gains(table: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_curves(axis: Axes, table: pd.DataFrame, change: Mapping[str, Any], models: Sequence[tuple[str, str]] = LINES) -> None:
+def _draw_curves(
+    axis: Axes, table: pd.DataFrame, change: Mapping[str, Any], models: Sequence[tuple[str, str]] = LINES
+) -> None:
     """Draw the bound of each model against its FLOPs, in the model's style with changes."""
     table = table[table["objective"] == "nll"]
     for place, (model, variant) in enumerate(models):

@@ -43,7 +43,7 @@ def claims(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     ends = rows[[*ENDS, "n", "images"]].astype(object).to_numpy()
     known = (Interval(row[0], row[1], row[2], row[3], None if pd.isna(row[4]) else row[4]) for row in ends)
     rows["method"] = [*map(method, known)]
-    # An interval over images only would look like the others, although it does not cover other trainings; one over two seeds would squeeze the rest.
+    # An interval over images only does not cover other trainings, and one over two seeds would squeeze the others.
     rows.loc[rows["n"] < FEWEST_SEEDS, ["low", "high"]] = np.nan
     figure = Figure(figsize=(WIDTH, ROW * float(rows["place"].max()) + 1.6))
     axes = figure.subplots(1, len(datasets), squeeze=False, sharex=True, sharey=True)[0]
@@ -106,6 +106,8 @@ def _frame(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame, ticks: list[int]
         place: dict[str, Any] = {"xycoords": ("figure fraction", "data"), "va": "center", "fontweight": "bold"}
         axis.annotate(question, (0.01, float(row["place"]) - 1.1), **place, fontsize=8).set_in_layout(False)
     ends = rows[ENDS].div(rows["smallest_effect"], axis=0).to_numpy(float)
-    values = np.concatenate([ends.ravel(), (seeds["difference"] / seeds["smallest_effect"]).to_numpy(float), [-1.5, 1.5]])
+    values = np.concatenate(
+        [ends.ravel(), (seeds["difference"] / seeds["smallest_effect"]).to_numpy(float), [-1.5, 1.5]]
+    )
     axis.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks], fontsize=7.5)
     axis.set_xlim(1.2 * np.nanmin(values), 1.2 * np.nanmax(values))

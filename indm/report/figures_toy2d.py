@@ -22,7 +22,7 @@ MODELS = (
     (TREATMENT, ""),
 )
 # Letters of a line of a row's name.
-LETTERS = 9
+LETTERS = 10
 # The toy2d stage writes the arrays of its first seed.
 NOTE = (
     "One model each, of the first seed: no error bars. Points beyond a frame are not shown; drift and noise are drawn"

@@ -95,7 +95,9 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str, color: str) -> None
             # On a logarithmic scale, they never reach 0.
             ends = (-target * np.expm1(-half / target), target * np.expm1(half / target))
             bars: Any = ends if axis.get_yscale() == "log" else half
-            axis.errorbar(part[parameter], target, bars, elinewidth=0.9, label=label, color=color, linestyle="", **style)
+            axis.errorbar(
+                part[parameter], target, bars, elinewidth=0.9, label=label, color=color, linestyle="", **style
+            )
     # The lowest point of a cubic is chosen, and not a trial.
     chosen = {} if (complete["phase"] == "fitted").any() else CHOSEN
     for reading, (marker, label) in chosen.items():

@@ -32,13 +32,13 @@ VARIANTS = {
     (REFERENCE, "standardised"): f"{_PLAIN} on standardised data",
     (REFERENCE, "v-prediction"): f"{_PLAIN} predicting v",
     (REFERENCE, "soft-truncation"): f"{_PLAIN} with soft truncation",
-    (REFERENCE, "deep"): f"{_PLAIN}, deep",
+    (REFERENCE, "deep"): f"{_PLAIN} (deep)",
     (REFERENCE, "best-scale"): "best scale",
     (REFERENCE, "fixed-scale"): "fixed scale",
     (REFERENCE, "fixed-curve"): "fixed curve",
     (REFERENCE, "fixed-filter"): "fixed filter",
     (REFERENCE, "fixed-curve-filter"): "fixed curve and filter",
-    (REFERENCE, "fixed-filter-v"): "fixed filter, predicting v",
+    (REFERENCE, "fixed-filter-v"): "fixed filter predicting v",
     (REFERENCE, "learned-scale"): "learned scale",
     (REFERENCE, "learned-affine"): "learned affine map",
     (REFERENCE, "learned-linear"): "learned linear map",
@@ -74,7 +74,9 @@ def arm(model: str, variant: str = "") -> str:
     if (found := VARIANTS.get((model, variant))) is not None:
         return found
     varied = variant.replace("-", " ")
-    return varied if model == REFERENCE and variant.startswith("scale-") else names(model, varied)
+    if not variant or (model == REFERENCE and variant.startswith("scale-")):
+        return varied or name(model)
+    return f"{name(model)} ({varied})"
 
 
 def comparator(text: str) -> str:
@@ -101,8 +103,9 @@ def with_models(table: pd.DataFrame) -> pd.DataFrame:
     """Write the one name of each model in place of model and variant, if the table has both."""
     if not {*MODEL} <= {*table}:
         return table
-    named = [arm(*(str(text) for text in cell)) for cell in table[[*MODEL]].fillna("").itertuples(index=False)]
-    return table.assign(model=pd.array(named, dtype=table["model"].dtype)).drop(columns="variant")
+    cells = table[[*MODEL]].fillna("").itertuples(index=False, name=None)
+    named = pd.Series([arm(*cell) for cell in cells], table.index, dtype=table["model"].dtype)
+    return table.assign(model=named).drop(columns="variant")
 
 
 def _protocol(text: str) -> str:

@@ -14,7 +14,7 @@ from indm.report.catalogue import CATALOGUE, FLOORS, SHOWN, View
 from indm.report.columns import HIGHER, described, heading
 from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.matrix import short
-from indm.report.names import name, names, row_name
+from indm.report.names import names, row_name, written
 from indm.report.results import records
 from indm.report.verdicts import CHANGED
 from indm.store.layout import Layout
@@ -181,7 +181,7 @@ def _number(row: dict[str, Any], column: str) -> str:
     if pd.isna(value) or value == "":
         return "-"
     if not isinstance(value, float):
-        return name(str(value))
+        return written(column, str(value))
     return f"{value:.3f} ± {error:.3f}" if error is not None and not pd.isna(error) else f"{value:.4g}"
 
 
