@@ -21,7 +21,7 @@ from indm.bench.pipeline.stamps import job_stamp
 from indm.bench.suite.load import expanded_path, expanded_text, load_suite, suite_sha256
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.export import effect_with_ends
-from indm.report.grades import in_words
+from indm.report.names import arm, written
 from indm.report.results import read_rows, records
 from indm.report.show import VIEWS
 from indm.store.files import file_sha256
@@ -216,8 +216,8 @@ def test_show_has_the_verdict_of_each_primary_row_below_the_main_numbers(tmp_pat
     write_tables(tmp_path, "digits", fid=1.0)
     text = call("show", "--out", str(tmp_path)).output.partition("claims: ")[2]
     rows = read_rows(tmp_path / "digits/tables/claims.csv").query("family == 'primary' and effect.notna()")
-    found = re.findall(r"(better|worse|undecided|no gain of [\d.]+) (-?\d+\.\d{3})(?= |$)", text, flags=re.MULTILINE)
-    expected = [(in_words(row["verdict"], row["smallest_effect"]), f"{row['effect']:.3f}") for row in records(rows)]
+    found = re.findall(r"(better|worse|undecided|no gain), (-?\d+\.\d{3})(?= |$)", text, flags=re.MULTILINE)
+    expected = [(written("verdict", row["verdict"]), f"{row['effect']:.3f}") for row in records(rows)]
     assert sorted(found) == sorted(expected)
     assert max(map(len, text.splitlines())) <= 100
 
@@ -230,7 +230,7 @@ def test_show_fits_a_terminal_marks_the_best_and_says_what_it_leaves_out(tmp_pat
     rows = nll.partition("digits, VP, nll")[2].splitlines()
     # The lowest NLL and NELBO of the group, with both decoders; a gap has no better side.
     (best,) = [line for line in rows if "★" in line]
-    assert best.startswith("DDPM++, same-compute")
+    assert best.startswith(arm("ddpmpp", "same-compute"))
     assert best.count("★") == 4
     without = int(pd.read_csv(PUBLISHED / "claims.csv")["effect"].isna().sum())
     assert f"Left out: {without} rows without a number here." in text

@@ -209,8 +209,7 @@ def test_densities_of_a_claim_and_length_are_counted_by_verdict(folder: Path, tm
     assert tally(long.cells["equal steps"]) == {known["verdict"].iloc[0]: 1, "undecided": 1}
 
 
-def test_the_headline_counts_the_verdicts_of_indm_s_flow_over_each_kind_of_model(folder: Path) -> None:
-    """The subject is the map, because a model behind a cheaper map is an INDM, too."""
+def test_the_headline_counts_the_verdicts_of_indm_over_each_kind_of_model(folder: Path) -> None:
     claims = pd.read_csv(claims_of(folder), dtype=str)
     claims = claims[(claims["family"] == "primary") & claims["comparison"].isin(OPENINGS)]
     ours = claims[claims["effect"].notna() & claims["treatment"].eq("indm")]

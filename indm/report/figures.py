@@ -66,7 +66,7 @@ def protocol(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.23 * sum(heights) + 0.3))
     axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, part) in zip(axes, panels, strict=True):
-        cell = tuple(part[["model", "variant"]].fillna("").iloc[0])
+        cell = tuple("" if pd.isna(text) else str(text) for text in part[["model", "variant"]].iloc[0])
         axis.set_title(f"{title}, {arm(*cell)}", loc="left", fontweight="bold")
         errors = OVER_MANY * part["difference_image_se"]
         for place, (value, bar) in enumerate(zip(part["difference"], errors, strict=True)):

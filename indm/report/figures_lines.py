@@ -23,7 +23,7 @@ from indm.report.columns import heading
 from indm.report.figures_ladder import rung
 from indm.report.intervals import FEWEST_SEEDS, STUDENT, half_widths, named_bars
 from indm.report.names import arm, cell_name, name
-from indm.report.plotting import COLUMN, GRID, INK, SOFT, WIDTH, note, plain_ticks, style_of
+from indm.report.plotting import COLUMN, GRID, INK, MODELS, SOFT, WIDTH, note, plain_ticks, style_of
 
 # Number of panels in a row, and of controls in a panel.
 ABREAST, CONTROLS = 3, 4
@@ -178,9 +178,11 @@ def _arms(table: pd.DataFrame) -> list[list[tuple[str, str]]]:
 
 
 def _lines(table: pd.DataFrame, arms: Iterable[tuple[str, str]]) -> Iterator[tuple[str, pd.DataFrame, dict[str, Any]]]:
+    others = 0
     for model, variant in arms:
         part = table[(table["model"] == model) & (table["variant"] == variant)]
-        yield arm(model, variant), part, style_of(model, variant) | ({} if variant else BOLD)
+        yield arm(model, variant), part, style_of(model, variant, others) | ({} if variant else BOLD)
+        others += (model, variant) not in MODELS
 
 
 def _draw(rows: list[list[Panel]], x_label: str, abreast: int = ABREAST) -> tuple[Figure, list[Axes]]:

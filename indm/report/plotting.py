@@ -72,7 +72,7 @@ MARKS: dict[tuple[str, str], tuple[str, Any]] = {
     (REFERENCE, "fixed-scale"): ("2", "--"),
     (REFERENCE, "fixed-curve"): ("3", "--"),
     (REFERENCE, "fixed-curve-filter"): ("d", "--"),
-    (REFERENCE, "fixed-filter-v"): ("4", "--"),
+    (REFERENCE, "fixed-filter-v"): ("P", "--"),
     (REFERENCE, "learned-scale"): ("h", "-"),
     (REFERENCE, "learned-affine"): ("s", "-."),
     (REFERENCE, "learned-linear"): ("*", ":"),
@@ -85,8 +85,8 @@ MODELS: dict[tuple[str, str], Style] = {
     **COLOURED,
     **{cell: {**GREY, "marker": marker, "linestyle": line} for cell, (marker, line) in MARKS.items()},
 }
-# Of models without a style of their own.
-OTHER: Style = {**GREY, "marker": "H", "linestyle": "-"}
+# Of models without a style of their own, such as a reader's: those in one panel differ.
+OTHERS: list[tuple[str, Any]] = [("H", "-"), ("<", "-."), (">", ":"), ("4", DASHES)]
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "indm",
     "svg.fonttype": "path",
@@ -116,9 +116,16 @@ SHORT = 4.0
 LONG = 100.0
 
 
-def style_of(model: str, variant: str = "") -> Style:
-    """Look up the colour, marker and line of a model, the same in every figure."""
-    return MODELS.get((model, variant), OTHER)
+def style_of(model: str, variant: str = "", before: int = 0) -> Style:
+    """Look up the colour, marker and line of a model, the same in every figure.
+
+    Arguments:
+        model: its family.
+        variant: its variant, empty for the plain model.
+        before: how many models without a style of their own stand before it in its panel.
+    """
+    marker, line = OTHERS[before % len(OTHERS)]
+    return MODELS.get((model, variant), {**GREY, "marker": marker, "linestyle": line})
 
 
 def styled(style: Mapping[Any, Any]) -> AbstractContextManager[None]:
