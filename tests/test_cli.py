@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -23,7 +24,7 @@ from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.export import effect_with_ends
 from indm.report.names import arm, written
 from indm.report.results import read_rows, records
-from indm.report.show import VIEWS
+from indm.report.show import LABEL, VIEWS
 from indm.store.files import file_sha256
 from indm.store.manifest import Manifest, read_manifest, write_manifest
 from tests.conftest import REPOSITORY
@@ -230,7 +231,7 @@ def test_show_fits_a_terminal_marks_the_best_and_says_what_it_leaves_out(tmp_pat
     rows = nll.partition("digits, VP, nll")[2].splitlines()
     # The lowest NLL and NELBO of the group, with both decoders; a gap has no better side.
     (best,) = [line for line in rows if "★" in line]
-    assert best.startswith(arm("ddpmpp", "same-compute"))
+    assert best.startswith(fill(arm("ddpmpp", "same-compute"), LABEL).partition("\n")[0])
     assert best.count("★") == 4
     without = int(pd.read_csv(PUBLISHED / "claims.csv")["effect"].isna().sum())
     assert f"Left out: {without} rows without a number here." in text

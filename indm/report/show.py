@@ -5,6 +5,7 @@ The files have every column; the lines below a table list what was left out to s
 
 from collections.abc import Iterator
 from itertools import groupby
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -29,8 +30,8 @@ BEST = "★"
 NO_MODELS = (*FLOORS.values(),)
 # Shown unless others are asked for; below them, the matrix of verdicts.
 FIRST = ("nll", "fid", "toy2d")
-# Spaces between two columns.
-GAP = 2
+# Spaces between two columns, and letters of a label's line: longer ones would push numbers out of the terminal.
+GAP, LABEL = 2, 21
 VIEWS = {name: table.view for name, table in CATALOGUE.items() if table.view}
 
 
@@ -134,7 +135,7 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
         columns = _across(group, view) if view.across else {column: _marked(group, column) for column in filled}
         # If the values of a column go across, there is one row per label.
         labelled = records(group.drop_duplicates(list(view.label)) if view.across else group)
-        labels = [row_name(row, view.label) for row in labelled]
+        labels = [fill(row_name(row, view.label), LABEL) for row in labelled]
         kept = _fitting(labels, columns, last=bool(view.across))
         narrow |= dict.fromkeys(heading(key) for key in columns if key not in kept)
         yield Text(f"\n{title}", style="italic")
@@ -187,7 +188,7 @@ def _number(row: dict[str, Any], column: str) -> str:
 
 def _fitting(labels: list[str], columns: dict[str, list[GridEntry]], *, last: bool) -> list[str]:
     """Name the first columns that fit next to the labels, or the last ones, in their order."""
-    used, kept = max(map(len, labels), default=0), []
+    used, kept = max((len(line) for label in labels for line in label.splitlines()), default=0), []
     for key, entries in reversed(columns.items()) if last else columns.items():
         used += GAP + max(len(heading(key)), *(entry.width for entry in entries))
         if used > WIDTH:
