@@ -113,7 +113,9 @@ def test_rows_without_numbers_and_models_without_variants_are_drawn(tmp_path: Pa
     assert list(plot_figures(tmp_path)) == ["discretization"]
 
 
-@pytest.mark.parametrize(("ends", "written"), [((1, 3), "123456789"), ((1, 50), "125"), ((0.001, 1), "1")])
+@pytest.mark.parametrize(
+    ("ends", "written"), [((1, 3), "123456789"), ((1.1, 4.9), "123456789"), ((1, 50), "125"), ((0.001, 1), "1")]
+)
 def test_a_longer_logarithmic_axis_has_fewer_ticks_a_decade(ends: tuple[float, float], written: str) -> None:
     axis = Figure().subplots()
     axis.set(xscale="log", xlim=ends)
@@ -210,7 +212,7 @@ def test_errors_have_a_panel_for_each_density_and_a_line_for_each_model_over_the
         assert len(lines) == 3
         # In 10^9 FLOPs, beside each other, so that no marker hides another.
         drawn = np.sort(np.array([np.asarray(line.get_xdata()) for line in lines]), axis=0)
-        assert drawn == pytest.approx(np.array([[1, 4]] * 3), rel=0.02)
+        assert drawn == pytest.approx(np.array([[1, 4]] * 3), rel=0.03)
         assert (np.diff(drawn, axis=0) > 0).all()
 
 

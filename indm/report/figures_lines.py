@@ -36,7 +36,7 @@ LETTERS = 18
 # Factor between the places of neighbouring lines on a logarithmic axis of steps.
 APART = 1.03
 # Of FLOPs, which differ between models, a smaller one.
-APART_FLOPS = 1.01
+APART_FLOPS = 1.025
 BESIDE = " Models of equal FLOPs stand beside each other."
 # Factor between a number of steps that is too small and the edges of its shading.
 SHADE = 1.25

@@ -4,6 +4,7 @@ A model keeps colour, marker and line in every figure. Markers differ as well as
 ("Color Universal Design", 2008, https://jfly.uni-koeln.de/color/), so that no reader depends on telling red from green.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
@@ -171,8 +172,14 @@ class PlainLogFormatter(LogFormatter):
         """Write a tick; its position is not needed."""
         low, high = self.axis.get_view_interval() if self.axis else (1, SHORT)
         usual = "1" if high >= LONG * low else "125" if x < 1000 else "15" if high < 10_000 else "1"
-        written = "123456789" if high < SHORT * low else usual
+        written = "123456789" if high < SHORT * low or _has_one(low, high) else usual
         return f"{x:g}" if f"{x:e}"[0] in written and f"{x:.5e}"[2:7] == "00000" else ""
+
+
+def _has_one(low: float, high: float) -> bool:
+    """Return whether an axis has at most one tick at 1, 2 or 5, from which nothing can be read."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return sum(low <= digit * 10.0**decade <= high for decade in decades for digit in (1, 2, 5)) < 2
 
 
 def plain_ticks(axis: Axis) -> None:
