@@ -281,7 +281,8 @@ def test_an_effect_and_its_seeds_stand_at_their_multiples_of_the_smallest_one(ta
     table = table.assign(smallest_effect=table["smallest_effect"].mask(table["id"] == "few-steps", 0.1))
     table = table.dropna(subset="effect")
     (axis,) = FIGURES["claims"].draw(table, differences).axes
-    marks = {style_of(*against.split())["marker"]: part for against, part in table.groupby("against")}
+    compared = {str(against): part for against, part in table.groupby("against")}
+    marks = {style_of(*against.partition(" ")[::2])["marker"]: part for against, part in compared.items()}
     points = {
         marker: np.concatenate([np.asarray(line.get_xdata()) for line in axis.lines if line.get_marker() == marker])
         for marker in [*marks, "."]

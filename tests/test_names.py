@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
@@ -19,7 +20,7 @@ from indm.report.names import NAMES, REFERENCE, VARIANTS, arm, comparator, name,
 from indm.report.page.means import ARMS
 from indm.report.page.tables import read_table
 from indm.report.plotting import COLOURED, DARK, MODELS, OTHERS, SOFT, style_of
-from indm.report.results import read_columns, read_rows
+from indm.report.results import read_columns, read_rows, records
 from indm.report.show import VIEWS
 from tests.conftest import REPOSITORY
 
@@ -82,8 +83,9 @@ def named(figure: Figure) -> Iterator[tuple[str, str]]:
             for place, label in zip(axis.get_yticks(), axis.get_yticklabels(), strict=False)
         }
         for line in axis.lines:
-            if len(line.get_ydata()) == 1 and line.get_marker() not in (".", "None"):  # type: ignore[arg-type]
-                yield rows.get(float(line.get_ydata()[0]), "").removesuffix(SIMPLE), to_hex(line.get_color())  # type: ignore[index]
+            places = np.asarray(line.get_ydata(), dtype=float)
+            if len(places) == 1 and line.get_marker() not in (".", "None"):
+                yield rows.get(float(places[0]), "").removesuffix(SIMPLE), to_hex(str(line.get_color()))
 
 
 def drawn(folder: Path) -> Iterator[Figure]:
@@ -135,7 +137,7 @@ def test_tables_of_the_page_and_of_the_terminal_name_models_as_figures_do(folder
         assert {*with_models(table)["model"].dropna()} & names == {arm(*cell) for cell in cells}
         assert read_table("suite", path).texts("model") >= {arm(*cell) for cell in cells}
         view = ("model", "variant") if VIEWS[stem].label[:2] == ("model", "variant") else ()
-        assert {row_name(row, view) for row in table.to_dict("records")} >= {arm(*cell) for cell in cells}
+        assert {row_name(row, view) for row in records(table)} >= {arm(*cell) for cell in cells}
 
 
 def test_means_and_matrix_name_models_as_figures_do() -> None:

@@ -66,11 +66,11 @@ def protocol(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.23 * sum(heights) + 0.3))
     axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, part) in zip(axes, panels, strict=True):
-        cell = tuple("" if pd.isna(text) else str(text) for text in part[["model", "variant"]].iloc[0])
-        axis.set_title(f"{title}, {arm(*cell)}", loc="left", fontweight="bold")
+        model, variant = ("" if pd.isna(text) else str(text) for text in part[["model", "variant"]].iloc[0])
+        axis.set_title(f"{title}, {arm(model, variant)}", loc="left", fontweight="bold")
         errors = OVER_MANY * part["difference_image_se"]
         for place, (value, bar) in enumerate(zip(part["difference"], errors, strict=True)):
-            plot_interval(axis, place, value, (value - bar, value + bar), style_of(*cell))
+            plot_interval(axis, place, value, (value - bar, value + bar), style_of(model, variant))
         cells = zip(part["factor"], part["setting"], strict=True)
         label_rows(axis, [DEVIATIONS[factor].format(setting) for factor, setting in cells])
         axis.axvline(0, color=INK, linewidth=0.8)
