@@ -744,6 +744,18 @@ def test_print_leaves_out_what_paper_cannot_do(view: Any) -> None:
     assert view.evaluate("getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
 
 
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+def test_print_has_open_sections_and_tables_of_ten_points(view: Any) -> None:
+    view.emulate_media(media="print")
+    folded = view.locator(".section:not([open]) > div").first
+    assert folded.evaluate("section => section.getBoundingClientRect().height") > 0
+    sizes = view.evaluate("[...document.querySelectorAll('table')].map(it => getComputedStyle(it).fontSize)")
+    points = {round(float(size.removesuffix("px")) * 72 / 96, 1) for size in sizes}
+    assert points <= {10.0, 8.0}
+    assert 10.0 in points
+
+
 def test_markdown_escapes_bars_and_tags(tmp_path: Path) -> None:
     path = tmp_path / "fid.csv"
     path.write_text('suite,id,effect,reason\nmade-up,a,1,"|x| < 1 <script>alert(1)</script>"\n')
