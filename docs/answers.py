@@ -20,25 +20,21 @@ from indm.bench.kept.page import replace_block
 from indm.errors import ArtifactError
 from indm.report.answers import answers_of
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
-from indm.report.export import LOG_RATIO, ratio
+from indm.report.export import ratio
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.figures_lines import GAINS
-from indm.report.grades import UNDECIDED, in_words
+from indm.report.grades import UNDECIDED
 from indm.report.intervals import half_widths
 from indm.report.matrix import InFile, matrix
-from indm.report.names import REFERENCE, comparator
+from indm.report.names import REFERENCE, TREATMENT, arm, comparator, name
 from indm.report.plotting import (
-    FIRST,
-    GREEN,
     GRID,
     INK,
-    PLAIN,
-    PURPLE,
-    SECOND,
     SOFT,
     STYLE,
     plain_ticks,
     plot_interval,
+    style_of,
     styled,
     to_svg,
 )
@@ -59,6 +55,8 @@ DENSITIES = "densities"
 # Exploratory claims that are counted there with the main ones: the paper's own metric, and a claim of its first version.
 COUNTED = ("better-nll-known", "shorter-paths-known")
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
+# The columns of README's table of means, before the cheaper map.
+MEANT = ((REFERENCE, ""), (TREATMENT, ""), (REFERENCE, SAME_COMPUTE))
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
 # Rows of README's table of means: suite, name, claim, objective, table and decimals. On digits, FID ranks no models: real test
 # images have as much.
@@ -69,16 +67,10 @@ MEANS = (
 )
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.75, 4.6), 4.7, 6.0
-ROW, TITLE, TOP, BOTTOM = 0.58, 0.45, 1.0, 0.72
+ROW, TITLE, TOP, BOTTOM = 0.58, 0.45, 1.2, 0.72
 # On a panel's vertical axis: from row to row, and from mark to mark in a row.
 PITCH, APART = 10, 2.9
 LIMITS, TICKS = (-100, 100), [-100, -10, -1, 1, 10, 100]
-# Blue and vermillion are the models' colours, in the next figure.
-MARKS = {
-    STEPS: ("over DDPM++ at equal training steps", FIRST | {"color": INK}),
-    COMPUTE: ("over DDPM++ at equal training compute", SECOND | {"color": GREEN}),
-    SIMPLE: ("over the simple control", {"color": PURPLE, "marker": "^", "linestyle": ":"}),
-}
 UNIT = (
     "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID.\n"
     "Between −1 and 1, the scale is linear, and logarithmic beyond."
@@ -86,24 +78,18 @@ UNIT = (
 NARROW = STYLE | {"font.size": 11, "figure.constrained_layout.use": False, "axes.grid": False, "lines.linewidth": 2.2}
 NARROW |= {"lines.markersize": 6, "axes.titlesize": 11}
 MAPS = "learned-curve-filter"
-# Names of the cheaper maps in README's table.
-CHEAPER = {MAPS: "curve and filter", "learned-affine": "affine map"}
-# Model, variant, name and style of the curves.
-Line = tuple[str, str, str, dict[str, Any]]
-LINES: tuple[Line, ...] = (
-    (REFERENCE, "", "no map (DDPM++)", PLAIN[REFERENCE]),
-    (REFERENCE, SAME_COMPUTE, "no map, the flow’s compute", PLAIN[REFERENCE] | {"color": SOFT, "marker": "^"}),
-    ("indm", "", "INDM’s flow", PLAIN["indm"]),
-    (REFERENCE, MAPS, "curve and filter", FIRST | {"color": GREEN, "marker": "D"}),
-)
+# The models of the curves.
+LINES = ((REFERENCE, ""), (REFERENCE, SAME_COMPUTE), (TREATMENT, ""), (REFERENCE, MAPS))
 # INDM’s flow stands behind the other maps on CIFAR-10 only.
-ON_CIFAR10 = (*LINES, ("indm", MAPS, "curve, filter, INDM’s flow", SECOND | {"color": PURPLE, "marker": "v"}))
+ON_CIFAR10 = (*LINES, (TREATMENT, MAPS))
+# Factor between the places of models on an axis of FLOPs, because two of equal FLOPs would hide each other.
+ASIDE = 1.018
 # The highest bound, bits/dim, in the figure of two lengths: above it, points would hide how far apart the trainings end.
 LATE = 3.45
 # The suites whose learning curves share a figure; the second one trains the same models for longer.
 LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
-    "fashion-full": ("2,000 steps of the flow", {"linestyle": ":"}),
-    "fashion-long": ("8,000 steps of the flow", {"linestyle": "-", "markerfacecolor": "none"}),
+    "fashion-full": ("2,000 steps of INDM", {"linestyle": ":"}),
+    "fashion-long": ("8,000 steps of INDM", {"linestyle": "-", "markerfacecolor": "none"}),
 }
 # The lengths of training on CIFAR-10, each a suite; the first one has the spectrum of the images.
 CIFAR10 = ("cifar10-1000", "cifar10-3000")
@@ -122,12 +108,12 @@ def with_answers(page: str, published: Path) -> str:
         ArtifactError: if a file is missing or damaged, or the page has no place for a table.
     """
     sections = []
-    for suite, name in SUITES.items():
+    for suite, title in SUITES.items():
         if not (path := published / suite / "tables/claims.csv").is_file():
             continue
         claims = read_rows(path, columns=("family", "comparison")).query("family == 'primary'")
         graded = claims[claims.groupby(["id", "objective"])["effect"].transform("count") > 0]
-        sections.append(f"### {name}\n\n{matrix(answers_of(graded, ('objective',)), InFile())}")
+        sections.append(f"### {title}\n\n{matrix(answers_of(graded, ('objective',)), InFile())}")
     return replace_block(page, "answers", "\n\n".join(sections), "docs/results/README.md") if sections else page
 
 
@@ -138,7 +124,10 @@ def with_densities(page: str, published: Path) -> str:
         return page
     claims = read_rows(path, columns=("id", "family", "comparison"))
     claims = claims[(claims["family"] == "primary") | claims["id"].isin(COUNTED)]
-    claims["question"] += np.where(claims["family"] == "primary", "", " (Exploratory.)")
+    counts = claims["smallest_effect"].map("{:g} counts".format)
+    claims["question"] += (
+        " (" + claims["unit"] + ", " + counts + np.where(claims["family"] == "primary", ")", "; exploratory)")
+    )
     length = claims["dataset"].str.rpartition("-")[2]
     lines = [f"| claim | training | {' | '.join(COMPARISONS)} |", "|---" * (len(COMPARISONS) + 2) + "|"]
     for (question, steps), part in claims.groupby([claims["question"], length], sort=False):
@@ -149,45 +138,45 @@ def with_densities(page: str, published: Path) -> str:
 
 def _counted(rows: pd.DataFrame) -> str:
     """Count the verdicts of rows that have numbers."""
-    words = [in_words(row["verdict"], row["smallest_effect"]) for row in records(rows[rows["effect"].notna()])]
+    words = [name(row["verdict"]) for row in records(rows[rows["effect"].notna()])]
     return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words))) or "not run"
 
 
 def with_means(page: str, published: Path) -> str:
-    """Return README.md with means of no map, INDM's flow, no map at its compute and a cheaper map; see :func:`with_answers`."""
+    """Return README.md with means of DDPM++, INDM, DDPM++ at INDM's compute and a cheaper map; see :func:`with_answers`."""
     folders = {suite: published / suite / "tables" for suite, *_ in MEANS}
     if not all(folder.is_dir() for folder in folders.values()):
         return page
     lines = [
-        "| lower is better | no map: DDPM++ | INDM’s flow | no map, the flow’s compute | a cheaper map |",
+        f"| lower is better | {' | '.join(arm(*cell) for cell in MEANT)} | a cheaper map |",
         "|---|--:|--:|--:|--:|",
     ]
-    for suite, name, claim, objective, table, digits in MEANS:
+    for suite, measured, claim, objective, table, digits in MEANS:
         numbers, graded = (read_rows(folders[suite] / f"{it}.csv") for it in (table, "claims"))
         numbers, graded = (rows[rows["objective"] == objective] for rows in (numbers, graded))
         rows = {row["comparison"]: row for row in records(graded[graded["id"] == claim])}
-        cells = [_mean(numbers, model, table, digits) for model in (REFERENCE, "indm")]
+        cells = [_mean(numbers, model, table, digits) for model in (REFERENCE, TREATMENT)]
         cells[1] += f"<br>{_word(rows[STEPS])}"
         for row in (rows[COMPUTE], rows[SIMPLE]):
-            run = not pd.isna(row["effect"])
-            cells.append(f"{_mean(numbers, row['against'], table, digits)}<br>flow: {_word(row)}" if run else "not run")
-        lines.append(f"| {SUITES[suite]}, {name} | {' | '.join(cells)} |")
+            if pd.isna(row["effect"]):
+                cells.append("not run")
+                continue
+            cells.append(f"{_mean(numbers, row['against'], table, digits)}<br>{name(TREATMENT)}: {_word(row)}")
+        lines.append(f"| {SUITES[suite]}, {measured} | {' | '.join(cells)} |")
     return replace_block(page, "means", "\n".join(lines), "README.md")
 
 
 def _word(row: Mapping[str, Any]) -> str:
-    """Write a verdict; the smallest gain in FID, a tenth as a log ratio, in percent, with the ratio that was found."""
-    word = in_words(row["verdict"], row["smallest_effect"])
-    word = word.replace("0.1", "10 %") if row["unit"] == LOG_RATIO else word
-    return ", ".join(filter(None, (word, ratio(row))))
+    """Write a verdict, with the ratio of FIDs that was found behind *no gain*."""
+    return ", ".join(filter(None, (name(row["verdict"]), ratio(row))))
 
 
-def _mean(numbers: pd.DataFrame, arm: str, table: str, digits: int) -> str:
+def _mean(numbers: pd.DataFrame, compared: str, table: str, digits: int) -> str:
     """Write a model's mean over seeds with its standard error, and a control's name; NELBO with the decoder of claims."""
-    model, _, variant = arm.partition(" ")
+    model, _, variant = compared.partition(" ")
     (row,) = records(numbers[(numbers["model"] == model) & (numbers["variant"] == variant)])
     metric = "fid" if table == "fid" else "nelbo_fixed" if row["decoder"] == "fixed" else "nelbo"
-    named = f", {CHEAPER.get(variant, comparator(arm))}" if variant not in ("", SAME_COMPUTE) else ""
+    named = f", {comparator(compared)}" if variant not in ("", SAME_COMPUTE) else ""
     return f"{row[metric]:.{digits}f} ± {row[f'{metric}_se']:.{digits}f}{named}"
 
 
@@ -275,7 +264,7 @@ def answer(tables: Mapping[str, pd.DataFrame]) -> Figure:
             artist.set_clip_on(False)
     axis.set_xticks(TICKS, [f"{tick}".replace("-", "−") for tick in TICKS])
     figure.text(LABEL / WIDTH, 0.05 / height, UNIT, va="bottom", color=SOFT, fontsize=10)
-    _legend(figure, height)
+    _legend(figure, height, [row for found in rows.values() for part in found for row in records(part)])
     return figure
 
 
@@ -310,9 +299,9 @@ def _draw_row(axis: Axes, place: int, rows: pd.DataFrame) -> None:
     _write(axis, LABEL, place - APART / 2, LABELS[rows["id"].iloc[0]])
     _write(axis, LABEL, place + APART / 2, f"{rows['objective'].iloc[0]} objective", color=SOFT)
     for row in rows[rows["comparison"].isin(COMPARISONS)].to_dict("records"):
-        at, style = place + APART * (COMPARISONS.index(row["comparison"]) - 1), MARKS[row["comparison"]][1]
+        at, style = place + APART * (COMPARISONS.index(row["comparison"]) - 1), style_of(*row["against"].split())
         color = SOFT if row["verdict"] == UNDECIDED else INK
-        _write(axis, VERDICT, at, in_words(row["verdict"], row["smallest_effect"]), color=color)
+        _write(axis, VERDICT, at, name(row["verdict"]), color=color)
         value, low, high = (row[end] / row["smallest_effect"] for end in ENDS)
         plot_interval(axis, at, value, (low, high), style)
 
@@ -326,10 +315,11 @@ def _in_axis(x: float) -> float:
     return (x - STRIP[0]) / (STRIP[1] - STRIP[0])
 
 
-def _legend(figure: Figure, height: float) -> None:
+def _legend(figure: Figure, height: float, rows: Iterable[Mapping[str, Any]]) -> None:
     """Draw the legend above the panels, and label the side on which INDM is better."""
+    compared = dict.fromkeys(row["against"] for kind in COMPARISONS for row in rows if row["comparison"] == kind)
     handles = [
-        *(Line2D([], [], **style, label=text) for text, style in MARKS.values()),
+        *(Line2D([], [], **style_of(*text.split()), label=f"over {comparator(text)}") for text in compared),
         Patch(color=GRID, alpha=0.5, linewidth=0, label="too small to count"),
     ]
     figure.legend(handles=handles, loc="upper left", borderaxespad=0.3, labelspacing=0.25)
@@ -367,7 +357,7 @@ def bound_by_length(curves: Mapping[str, pd.DataFrame]) -> Figure:
     _finish(axis)
     axis.set_ylabel(f"validation NELBO\nbelow {LATE}, bits/dim")
     axis.set_xlabel(f"{axis.get_xlabel()}; error bars: 95 % interval over seeds")
-    models = [Line2D([], [], **style, label=label) for _, _, label, style in LINES]
+    models = [Line2D([], [], **style_of(*cell), label=arm(*cell)) for cell in LINES]
     lengths = [Line2D([], [], color=INK, marker="o", **style, label=label) for label, style in LENGTHS.values()]
     figure.legend(handles=models, loc="upper left", ncol=2, fontsize=10, borderaxespad=0.3)
     figure.legend(handles=lengths, loc="upper left", ncol=2, fontsize=10, bbox_to_anchor=(0, 0.88), borderaxespad=0.3)
@@ -399,29 +389,34 @@ def gains(table: pd.DataFrame, spectrum: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.6))
     axis = figure.add_axes(_place(0.75, WIDTH - 0.1, 0.62, 2.3, 3.6))
     frequency = (np.arange(len(GAINS)) + 0.5) / len(GAINS)
-    for model, variant, label, style in ON_CIFAR10:
+    for model, variant in ON_CIFAR10:
         part = table[(table["model"] == model) & (table["variant"] == variant)]
         if len(part):
             bars = [half_widths(part[f"{gain}_se"], part["seeds"]).iloc[0] for gain in GAINS]
-            axis.errorbar(frequency, part[[*GAINS]].iloc[0], bars, label=label, elinewidth=0.8, **style)
+            style = style_of(model, variant) | {"elinewidth": 0.8, "label": arm(model, variant)}
+            axis.errorbar(frequency, part[[*GAINS]].iloc[0], bars, **style)
     white = 1 / spectrum["deviation"].to_numpy()
     axis.plot(frequency, white / white[0], label="1 / deviation of the images", color=SOFT, linestyle="--")
     axis.set_yscale("log")
     plain_ticks(axis.yaxis)
-    axis.set(xlabel="spatial frequency, relative to the highest", ylabel="gain")
+    axis.set(xlabel="spatial frequency, relative to the highest", ylabel="gain of the map")
     for artist in axis.get_children():
         artist.set_clip_on(False)
     figure.legend(*axis.get_legend_handles_labels(), loc="upper left", ncol=2, fontsize=10, borderaxespad=0.3)
     return figure
 
 
-def _draw_curves(axis: Axes, table: pd.DataFrame, change: Mapping[str, Any], models: Sequence[Line] = LINES) -> None:
+def _draw_curves(
+    axis: Axes, table: pd.DataFrame, change: Mapping[str, Any], models: Sequence[tuple[str, str]] = LINES
+) -> None:
     """Draw the bound of each model against its FLOPs, in the model's style with changes."""
     table = table[table["objective"] == "nll"]
-    for model, variant, label, style in models:
+    for place, (model, variant) in enumerate(models):
         part = table[(table["model"] == model) & (table["variant"] == variant)]
         bars = half_widths(part["nelbo_se"], part["seeds"])
-        axis.errorbar(part["flops"] / 1e12, part["nelbo"], bars, label=label, elinewidth=0.8, **{**style, **change})
+        style = {**style_of(model, variant), **change}
+        flops = part["flops"] / 1e12 * ASIDE ** (place - (len(models) - 1) / 2)
+        axis.errorbar(flops, part["nelbo"], bars, label=arm(model, variant), elinewidth=0.8, **style)
 
 
 def _finish(axis: Axes) -> None:

@@ -18,17 +18,20 @@ import pandas as pd
 from indm.bench.kept.page import replace_block
 from indm.report.differences import COMPUTE, SIMPLE, STEPS
 from indm.report.intervals import Numbers
+from indm.report.names import REFERENCE, TREATMENT, arm
 from indm.report.results import read_rows
+from indm.variants import SAME_COMPUTE
 
 # The suites of each dataset at its two lengths.
 PAIRS = {"CIFAR-10": ("cifar10-1000", "cifar10-3000"), "Fashion-MNIST": ("fashion-full", "fashion-long")}
 CLAIM, OBJECTIVE = "better-nelbo", "nll"
 DRAWS, ENDS = 200_000, (0.025, 0.975)
+PLAIN, OURS, CHEAP = arm(REFERENCE), arm(TREATMENT), arm(REFERENCE, "learned-curve-filter")
 LEADS = {
-    "lead": "INDM’s flow over no map, equal steps",
-    "gain": "no map: gain from the flow’s compute",
-    "cheap": "curve and filter over no map",
-    "over_flow": "curve and filter over INDM’s flow",
+    "lead": f"{OURS} over {PLAIN}, equal steps",
+    "gain": f"{arm(REFERENCE, SAME_COMPUTE)} over {PLAIN}",
+    "cheap": f"{CHEAP} over {PLAIN}",
+    "over_flow": f"{CHEAP} over {OURS}",
 }
 
 
@@ -138,7 +141,7 @@ def lines(published: Path) -> list[str]:
     text.append("|---" * (len(found) + 1) + "|")
     for key, label in LEADS.items():
         text.append(f"| {label} | {' | '.join(_lead(each.powers[key]) for each in found.values())} |")
-    text.append(f"| INDM’s flow is level at equal compute after | {' | '.join(map(_when, found.values()))} |")
+    text.append(f"| {OURS} is level at equal compute after | {' | '.join(map(_when, found.values()))} |")
     return text
 
 

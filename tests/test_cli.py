@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -21,9 +22,9 @@ from indm.bench.pipeline.stamps import job_stamp
 from indm.bench.suite.load import expanded_path, expanded_text, load_suite, suite_sha256
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.export import effect_with_ends
-from indm.report.grades import in_words
+from indm.report.names import arm, written
 from indm.report.results import read_rows, records
-from indm.report.show import VIEWS
+from indm.report.show import LABEL, VIEWS
 from indm.store.files import file_sha256
 from indm.store.manifest import Manifest, read_manifest, write_manifest
 from tests.conftest import REPOSITORY
@@ -216,8 +217,8 @@ def test_show_has_the_verdict_of_each_primary_row_below_the_main_numbers(tmp_pat
     write_tables(tmp_path, "digits", fid=1.0)
     text = call("show", "--out", str(tmp_path)).output.partition("claims: ")[2]
     rows = read_rows(tmp_path / "digits/tables/claims.csv").query("family == 'primary' and effect.notna()")
-    found = re.findall(r"(better|worse|undecided|no gain of [\d.]+) (-?\d+\.\d{3})(?= |$)", text, flags=re.MULTILINE)
-    expected = [(in_words(row["verdict"], row["smallest_effect"]), f"{row['effect']:.3f}") for row in records(rows)]
+    found = re.findall(r"(better|worse|undecided|no gain), (-?\d+\.\d{3})(?= |$)", text, flags=re.MULTILINE)
+    expected = [(written("verdict", row["verdict"]), f"{row['effect']:.3f}") for row in records(rows)]
     assert sorted(found) == sorted(expected)
     assert max(map(len, text.splitlines())) <= 100
 
@@ -230,7 +231,7 @@ def test_show_fits_a_terminal_marks_the_best_and_says_what_it_leaves_out(tmp_pat
     rows = nll.partition("digits, VP, nll")[2].splitlines()
     # The lowest NLL and NELBO of the group, with both decoders; a gap has no better side.
     (best,) = [line for line in rows if "★" in line]
-    assert best.startswith("DDPM++, same-compute")
+    assert best.startswith(fill(arm("ddpmpp", "same-compute"), LABEL).partition("\n")[0])
     assert best.count("★") == 4
     without = int(pd.read_csv(PUBLISHED / "claims.csv")["effect"].isna().sum())
     assert f"Left out: {without} rows without a number here." in text

@@ -209,8 +209,7 @@ def test_densities_of_a_claim_and_length_are_counted_by_verdict(folder: Path, tm
     assert tally(long.cells["equal steps"]) == {known["verdict"].iloc[0]: 1, "undecided": 1}
 
 
-def test_the_headline_counts_the_verdicts_of_indm_s_flow_over_each_kind_of_model(folder: Path) -> None:
-    """The subject is the map, because a model behind a cheaper map is an INDM, too."""
+def test_the_headline_counts_the_verdicts_of_indm_over_each_kind_of_model(folder: Path) -> None:
     claims = pd.read_csv(claims_of(folder), dtype=str)
     claims = claims[(claims["family"] == "primary") & claims["comparison"].isin(OPENINGS)]
     ours = claims[claims["effect"].notna() & claims["treatment"].eq("indm")]
@@ -743,6 +742,18 @@ def test_print_leaves_out_what_paper_cannot_do(view: Any) -> None:
     assert not view.locator(".downloads").first.is_visible()
     assert view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert view.evaluate("getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.browser
+def test_print_has_open_sections_and_tables_of_ten_points(view: Any) -> None:
+    view.emulate_media(media="print")
+    folded = view.locator(".section:not([open]) > div").first
+    assert folded.evaluate("section => section.getBoundingClientRect().height") > 0
+    sizes = view.evaluate("[...document.querySelectorAll('table')].map(it => getComputedStyle(it).fontSize)")
+    points = {round(float(size.removesuffix("px")) * 72 / 96, 1) for size in sizes}
+    assert points <= {10.0, 8.0}
+    assert 10.0 in points
 
 
 def test_markdown_escapes_bars_and_tags(tmp_path: Path) -> None:

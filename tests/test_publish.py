@@ -524,9 +524,9 @@ def test_a_claim_has_a_row_for_each_place_and_a_column_for_each_comparison() -> 
     assert text.replace("\u00a0", " ").splitlines() == [
         "| claim | where | equal steps | equal compute | simple control | fixed number |",
         "|---|---|---|---|---|---|",
-        f"| A (nats) | digits, VP, nll | better, {value} | not run | learned filter: undecided, {value} {{30}} | – |",
-        f"| A (nats) | digits, VP, fid | no gain of 0.01, {value} | – | – | – |",
-        f"| B (nats) | digits, VP, fid | undecided: 0 sound of 8 seeds | – | – | worse, {value} |",
+        f"| A (nats, 0.01 counts) | digits, VP, nll | better, {value} | not run | learned filter: undecided, {value} {{30}} | – |",
+        f"| A (nats, 0.01 counts) | digits, VP, fid | no gain, {value} | – | – | – |",
+        f"| B (nats, 0.01 counts) | digits, VP, fid | undecided: 0 sound of 8 seeds | – | – | worse, {value} |",
     ]
 
 
@@ -567,7 +567,7 @@ def test_primary_claims_of_several_suites_have_a_table_for_each(tmp_path: Path) 
     text = with_answers(page, tmp_path)
     assert re.findall("^### (.*)$", text, flags=re.MULTILINE) == [*EVIDENCE.values()]
     rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| A ")]
-    assert rows == [["| A (nats)", objective] for _ in EVIDENCE for objective in ("nll", "fid")]
+    assert rows == [["| A (nats, 0.01 counts)", objective] for _ in EVIDENCE for objective in ("nll", "fid")]
 
 
 def test_known_densities_are_counted_by_claim_length_and_verdict(tmp_path: Path) -> None:
@@ -579,14 +579,14 @@ def test_known_densities_are_counted_by_claim_length_and_verdict(tmp_path: Path)
         for name, word in words.items()
         for comparison in COMPARISONS[:2]
     ]
-    claims = pd.DataFrame(rows).assign(id="q", family="primary", question="Q", smallest_effect=0.01)
+    claims = pd.DataFrame(rows).assign(id="q", family="primary", question="Q", smallest_effect=0.01, unit="nats")
     counted = claims[:1].assign(id=COUNTED[0], family="exploratory", question="R")
     table = pd.concat([claims, counted, counted.assign(id="another", question="S")])
     write_table(tmp_path / "densities/tables/claims.csv", table)
     assert with_densities(page, tmp_path).splitlines()[4:8] == [
-        "| Q | short | 2 better, 1 no gain of 0.01 | 2 better, 1 no gain of 0.01 | not run |",
-        "| Q | long | 1 undecided | 1 undecided | not run |",
-        "| R (Exploratory.) | short | 1 better | not run | not run |",
+        "| Q (nats, 0.01 counts) | short | 2 better, 1 no gain | 2 better, 1 no gain | not run |",
+        "| Q (nats, 0.01 counts) | long | 1 undecided | 1 undecided | not run |",
+        "| R (nats, 0.01 counts; exploratory) | short | 1 better | not run | not run |",
         "",
     ]
 
@@ -653,8 +653,8 @@ def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
         write_table(folder / "fid.csv", pd.DataFrame(numbers).assign(objective="fid"))
     rows = [line.split(" | ", 2)[2] for line in with_means(page, tmp_path).splitlines()[6:8]]
     assert rows == [
-        "9.000 ± 0.250<br>better | 1.000 ± 0.500<br>flow: undecided | 4.000 ± 0.500, affine map<br>flow: worse |",
-        "2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>flow: no gain of 10 %, FID 0.61 times as high | not run |",
+        "9.000 ± 0.250<br>better | 1.000 ± 0.500<br>INDM: undecided | 4.000 ± 0.500, learned affine map<br>INDM: worse |",
+        "2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>INDM: no gain, FID 0.61 times as high | not run |",
     ]
 
 

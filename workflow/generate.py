@@ -5,6 +5,7 @@
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.bench.pipeline.stages.STAGES`;
 - the tables of ``README.md``, ``docs/results``, ``docs/report.md`` and ``docs/library.md`` and README's figures, from
   ``docs/results/``;
+- the names of models in ``docs/glossary.md``, from :mod:`indm.report.names`;
 - README.md of each published suite, from its published files, where git has the commits of its results;
 - ``docs/records``: the table and the figure of each track, from the folders of accepted entries;
 - ``docs/reference``: the suites, the keys of a suite, the command line and the pipeline;
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The package of this checkout, even if another one is installed.
 sys.path.insert(0, str(ROOT))
 
-from reference import reference  # noqa: E402
+from reference import models_table, reference  # noqa: E402
 
 from indm.bench.pipeline.jobs import MAKERS, Job, expand, job_names, tracked_outputs  # noqa: E402
 from indm.bench.pipeline.stages import STAGES, Stage, gathering  # noqa: E402
@@ -114,6 +115,7 @@ def records_text(root: Path) -> dict[Path, str]:
 def readme_text(root: Path) -> dict[Path, str]:
     """Return the evidence, README.md and its figures, and the pages of results and weights; empty if no suite is published."""
     published, readme, weights = root / "docs/results", root / "README.md", root / "docs/library.md"
+    glossary = root / "docs/glossary.md"
     if not published.is_dir():
         return {}
     # Imported here: pandas and Matplotlib are slow to import.
@@ -122,7 +124,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     from docs.answers import draw_answers, with_answers, with_densities, with_means, with_weights
     from docs.forecast import with_forecast
     from docs.report import with_report
-    from indm.bench.kept.page import read_folder, renewed
+    from indm.bench.kept.page import read_folder, renewed, replace_block
     from indm.report.answers import EVIDENCE
     from indm.report.differences import COMPARISONS
     from indm.report.results import read_rows
@@ -147,6 +149,7 @@ def readme_text(root: Path) -> dict[Path, str]:
             with_densities(with_answers(page.read_text(encoding="utf-8"), published), published), published
         ),
         report: with_report(report.read_text(encoding="utf-8"), published, root / "params"),
+        glossary: replace_block(glossary.read_text(encoding="utf-8"), "models", models_table(), str(glossary)),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},
     }

@@ -16,6 +16,7 @@ from indm.errors import ArtifactError
 from indm.report.chance import APART, BOUND, FAR, NONE, counts, distances
 from indm.report.comparable import KEYS, entries, left_out, text
 from indm.report.export import read_tables
+from indm.report.names import written
 from indm.report.results import read_rows, records
 from indm.report.schema import require
 from indm.store.files import AGAIN, from_git, read_json
@@ -186,7 +187,7 @@ def _verdicts(table: pd.DataFrame) -> pd.DataFrame:
     for row in records(table):
         asked = {key: text(row[key]) for key in ASKED}
         place = " ".join(filter(None, (text(row[key]) for key in KEYS["claims"])))
-        rows.append((place, row["verdict"], row["repeatability"] < REPEATABLE, asked))
+        rows.append((place, written("verdict", row["verdict"]), row["repeatability"] < REPEATABLE, asked))
     return pd.DataFrame(rows, columns=["claim", "grade", "low", "asked"])
 
 

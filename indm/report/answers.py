@@ -12,8 +12,8 @@ import pandas as pd
 from indm.report.catalogue import PLACE
 from indm.report.differences import COMPARISONS, COMPUTE, CONTROL, FIXED_NUMBER, SIMPLE, STEPS
 from indm.report.export import ratio
-from indm.report.grades import BETTER, MEANINGS, NOT_BETTER, UNDECIDED, WORSE, in_words
-from indm.report.names import comparator, names, written
+from indm.report.grades import BETTER, MEANINGS, NOT_BETTER, UNDECIDED, WORSE
+from indm.report.names import NAMES, TREATMENT, comparator, name, names, written
 from indm.report.results import read_rows, records
 
 KEYS = ("id", *PLACE)
@@ -23,11 +23,10 @@ GRADED += ("planned", "failed_treatment", "failed_against", "reason", "protocol"
 COLUMNS = (*GRADED, "family", "treatment", "unit", "question", "statement", "source", "repeatability", "to_decide")
 # The columns of params/evidence.csv, which has the main claims of all published suites.
 EVIDENCE = ("suite", *GRADED)
-TREATMENT = "indm"
-# The beginnings of the sentences that answer, and their subject: the treatment by the map that stands in front of its diffusion.
-OPENINGS = {STEPS: "Over no map (DDPM++) at equal training steps", COMPUTE: "Over no map at equal training compute"}
+# The beginnings of the sentences that answer, and their subject.
+OPENINGS = {STEPS: "Over DDPM++ (no map) at equal training steps", COMPUTE: "Over DDPM++ at equal training compute"}
 OPENINGS |= {SIMPLE: "Over the simple control"}
-SUBJECT = "INDM’s flow"
+SUBJECT = NAMES[TREATMENT]
 # The subjects of main claims, in a sentence; other claims have their names.
 SUBJECTS = {"better-nelbo-known": "bound", "smaller-gap-known": "variational gap"}
 SUBJECTS |= {"coarse-discretisation-known": "few steps", "coarse-discretisation": "FID in few steps"}
@@ -62,11 +61,6 @@ class Compared:
         return not math.isnan(self.effect)
 
     @property
-    def words(self) -> str:
-        """The verdict for readers."""
-        return in_words(self.verdict, self.smallest)
-
-    @property
     def label(self) -> str:
         """The comparison in words; a simple control has its name."""
         if self.kind == CONTROL:
@@ -96,6 +90,13 @@ class Answer:
     unit: str
     cells: Cells
     evidence: Mapping[str, Cells] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> str:
+        """The question, with its unit and the smallest effect that counts, if there is one."""
+        smallest = next((one.smallest for ones in self.cells.values() for one in ones), 0.0)
+        counts = f", {smallest:g} counts" if smallest > 0 else ""
+        return f"{self.question} ({self.unit}{counts})"
 
 
 def read_answers(claims: Path, evidence: Path | None = None) -> list[Answer]:
@@ -183,15 +184,22 @@ def _sentence(opening: str, by_claim: Mapping[str, Mapping[str, int]]) -> str:
         asked = {1: "the main question is", 2: "both main questions are"}.get(total, f"all {total} main questions are")
         return f"{opening}, {asked} undecided."
     if total == 1:
-        return f"{opening}, {SUBJECT} is {next(iter(count))} ({next(claim for claim, found in by_claim.items() if found)})."
+        claim = next(claim for claim, found in by_claim.items() if found)
+        return f"{opening}, {SUBJECT} {_verbs(next(iter(count)))} ({claim})."
     decided: list[str] = []
     for word in (word for word in (BETTER, WORSE, NOT_BETTER) if count[word]):
+        said = name(word) if decided and word == WORSE else _verbs(word)
         asked = "" if decided else f" of {total} main questions"
         found = {claim: tallied for claim, tallied in by_claim.items() if word in tallied}
         where = ", ".join(f"{claim} {tallied[word]} of {sum(tallied.values())}" for claim, tallied in found.items())
-        decided.append(f"{word} in {count[word]}{asked}" + f" ({where})" * (word != NOT_BETTER))
+        decided.append(f"{said} in {count[word]}{asked}" + f" ({where})" * (word != NOT_BETTER))
     told = " and ".join(filter(None, [", ".join(decided[:-1]), decided[-1]]))
-    return f"{opening}, {SUBJECT} is {told}" + f"; {open_} {'are' if open_ > 1 else 'is'} undecided" * (open_ > 0) + "."
+    return f"{opening}, {SUBJECT} {told}" + f"; {open_} {'are' if open_ > 1 else 'is'} undecided" * (open_ > 0) + "."
+
+
+def _verbs(word: str) -> str:
+    """Write a verdict behind its subject."""
+    return f"{'has' if word == NOT_BETTER else 'is'} {name(word)}"
 
 
 def tally(compared: Iterable[Compared]) -> dict[str, int]:

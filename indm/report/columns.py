@@ -73,7 +73,6 @@ COLUMNS = {
     "recall": Column(better=HIGHER),
     "dataset": Column(shared=True),
     "objective": Column(shared=True),
-    "variant": Column(shared=True),
     "seeds": Column(shared=True),
     "sampler": Column(shared=True),
     "images": Column(shared=True),

@@ -7,7 +7,7 @@ import pandas as pd
 from indm.measured import PUBLISHED_METRICS
 from indm.registry import FAMILIES
 from indm.report.intervals import LEVEL
-from indm.report.names import names
+from indm.report.names import row_name
 from indm.report.published import PUBLISHED_EXTRACTOR, sampler_kind, source_of
 from indm.report.results import CELL, Result, records
 
@@ -73,7 +73,7 @@ def _best(number: Result, table: pd.DataFrame) -> list[dict[str, Any]]:
             "difference": row[metric] - float(number["value"]),
             "protocol_differences": "; ".join(
                 [
-                    f"model: ours {names(*(str(row[key]) for key in ('model', 'variant', 'sde', 'objective')))}, the lowest",
+                    f"model: ours {row_name(row, ('model', 'variant', 'sde', 'objective'))}, the lowest",
                     *(_differs("extractor", row["extractor"], number["extractor"]) if metric != "nll" else []),
                     *_differs("images", row["num_samples" if metric != "nll" else "images"], number["num_samples"]),
                     *(["likelihood: ours of dequantised images, published by its note"] if metric == "nll" else []),

@@ -19,7 +19,8 @@ from indm.report.figures_lines import (
 )
 from indm.report.figures_tuning import tuning
 from indm.report.intervals import OVER_MANY
-from indm.report.plotting import FIRST, INK, STYLE, WIDTH, label_rows, note, plot_interval, styled, to_svg
+from indm.report.names import arm
+from indm.report.plotting import INK, STYLE, WIDTH, label_rows, note, plot_interval, style_of, styled, to_svg
 from indm.report.results import read_rows
 
 # The row from which the others deviate, and the names of deviations.
@@ -65,10 +66,11 @@ def protocol(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.23 * sum(heights) + 0.3))
     axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, part) in zip(axes, panels, strict=True):
-        axis.set_title(str(title), loc="left", fontweight="bold")
+        model, variant = ("" if pd.isna(text) else str(text) for text in part[["model", "variant"]].iloc[0])
+        axis.set_title(f"{title}, {arm(model, variant)}", loc="left", fontweight="bold")
         errors = OVER_MANY * part["difference_image_se"]
         for place, (value, bar) in enumerate(zip(part["difference"], errors, strict=True)):
-            plot_interval(axis, place, value, (value - bar, value + bar), FIRST)
+            plot_interval(axis, place, value, (value - bar, value + bar), style_of(model, variant))
         cells = zip(part["factor"], part["setting"], strict=True)
         label_rows(axis, [DEVIATIONS[factor].format(setting) for factor, setting in cells])
         axis.axvline(0, color=INK, linewidth=0.8)

@@ -7,11 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from indm.report.differences import SIMPLE, STEPS
-from indm.report.grades import in_words
-from indm.report.intervals import OVER_IMAGES, Interval, method, named_bars
-from indm.report.names import cell_name, comparator
-from indm.report.plotting import FIRST, GRID, INK, SECOND, SOFT, WIDTH, note, plot_interval
+from indm.report.differences import SIMPLE
+from indm.report.intervals import FEWEST_SEEDS, Interval, method, named_bars
+from indm.report.names import cell_name, comparator, name
+from indm.report.plotting import GRID, INK, SOFT, WIDTH, note, plot_interval, style_of
 
 # The columns that identify a block of rows, in each column of panels.
 BLOCK = ["id", "sde", "objective"]
@@ -28,7 +27,7 @@ FEW_TICKS = TICKS[::2]
 CLOSE_TICKS = [-5, -2, -1, 0, 1, 2, 5]
 SIMULTANEOUS = "\nSimultaneous: over all comparisons of primary claims that answer one question."
 MARKS = (
-    f"\nRound: over DDPM++ at equal steps; square: over another model. Small dots: single seeds, where at most {MOST_SEEDS}."
+    f"\nA mark has the colour of the model over which INDM is compared. Small dots: single seeds, where at most {MOST_SEEDS}."
     " Shaded: too small to count.\nThe scale is linear from −1 to 1, then logarithmic. “failed 1 | 0”: seeds of INDM | the other."
 )
 
@@ -44,15 +43,15 @@ def claims(table: pd.DataFrame, differences: pd.DataFrame) -> Figure:
     ends = rows[[*ENDS, "n", "images"]].astype(object).to_numpy()
     known = (Interval(row[0], row[1], row[2], row[3], None if pd.isna(row[4]) else row[4]) for row in ends)
     rows["method"] = [*map(method, known)]
-    # An interval over images only would look like the others, although it does not cover other trainings.
-    rows.loc[rows["method"] == OVER_IMAGES, ["low", "high"]] = np.nan
+    # An interval over images only does not cover other trainings, and one over two seeds would squeeze the others.
+    rows.loc[rows["n"] < FEWEST_SEEDS, ["low", "high"]] = np.nan
     figure = Figure(figsize=(WIDTH, ROW * float(rows["place"].max()) + 1.6))
     axes = figure.subplots(1, len(datasets), squeeze=False, sharex=True, sharey=True)[0]
     for axis, dataset in zip(axes, datasets, strict=True):
         _draw(axis, *(found[found["dataset"] == dataset] for found in (rows, seeds)))
         axis.set_title(dataset if len(datasets) > 1 else "", pad=16, fontweight="bold")
     largest = float(np.nanmax(np.abs(rows[ENDS].div(rows["smallest_effect"], axis=0).to_numpy(float))))
-    _frame(axes[0], rows, FEW_TICKS if len(datasets) > 1 else CLOSE_TICKS if largest < 10 else TICKS)
+    _frame(axes[0], rows, seeds, FEW_TICKS if len(datasets) > 1 else CLOSE_TICKS if largest < 10 else TICKS)
     seeds_by_method = rows[rows["method"] != ""].groupby("method")["n"]
     kinds = {str(kind): found.astype(int) for kind, found in seeds_by_method}
     if rows["family"].iloc[0] != "primary":
@@ -81,8 +80,8 @@ def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame) -> None:
     axis.plot(dots, seeds["place"] + 0.3, linestyle="", marker=".", markersize=2.5, color=SOFT)
     for _, row in rows.iterrows():
         value, low, high = row[ENDS].astype(float) / row["smallest_effect"]
-        plot_interval(axis, row["place"], value, (low, high), FIRST if row["comparison"] == STEPS else SECOND)
-        verdict, failed = in_words(row["verdict"], row["smallest_effect"]), row[["failed_treatment", "failed_against"]]
+        plot_interval(axis, row["place"], value, (low, high), style_of(*row["against"].split()))
+        verdict, failed = name(row["verdict"]), row[["failed_treatment", "failed_against"]]
         verdict += f", failed {failed.iloc[0]} | {failed.iloc[1]}" if failed.any() else ""
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center"}
         axis.annotate(verdict, (1.01, row["place"]), **place, fontsize=7)
@@ -95,7 +94,7 @@ def _draw(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame) -> None:
     axis.annotate("INDM better →", (1, 1), (0, 3), "axes fraction", "offset points", ha="right", fontsize=7)
 
 
-def _frame(axis: Axes, rows: pd.DataFrame, ticks: list[int]) -> None:
+def _frame(axis: Axes, rows: pd.DataFrame, seeds: pd.DataFrame, ticks: list[int]) -> None:
     """Label the rows, write the questions, and set the scale, which all columns share."""
     named = rows.drop_duplicates("place")
     simple = named["comparison"] == SIMPLE
@@ -106,6 +105,9 @@ def _frame(axis: Axes, rows: pd.DataFrame, ticks: list[int]) -> None:
         question = f"{row['question']}  {cell_name('', str(row['sde']), str(row['objective']))}"
         place: dict[str, Any] = {"xycoords": ("figure fraction", "data"), "va": "center", "fontweight": "bold"}
         axis.annotate(question, (0.01, float(row["place"]) - 1.1), **place, fontsize=8).set_in_layout(False)
-    values = np.append(rows[ENDS].div(rows["smallest_effect"], axis=0).to_numpy(float), [-1.5, 1.5])
+    ends = rows[ENDS].div(rows["smallest_effect"], axis=0).to_numpy(float)
+    values = np.concatenate(
+        [ends.ravel(), (seeds["difference"] / seeds["smallest_effect"]).to_numpy(float), [-1.5, 1.5]]
+    )
     axis.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks], fontsize=7.5)
     axis.set_xlim(1.2 * np.nanmin(values), 1.2 * np.nanmax(values))

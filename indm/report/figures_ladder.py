@@ -13,7 +13,7 @@ from indm.report.catalogue import PLACE
 from indm.report.columns import heading
 from indm.report.intervals import STUDENT, half_widths, named_bars
 from indm.report.names import REFERENCE, arm, cell_name, name
-from indm.report.plotting import GRID, INK, PLAIN, SOFT, WIDTH, label_rows, note, plot_interval
+from indm.report.plotting import GRID, INK, SOFT, WIDTH, label_rows, note, plot_interval, style_of
 
 # An interval this many times as wide as the metric's narrow ones is written as text, because drawing it would squeeze the others.
 # The lower quartile counts as narrow, because most rows may be wide, and a single one may be narrow by chance.
@@ -95,11 +95,11 @@ def _points(axis: Axes, table: pd.DataFrame, metric: str) -> bool:
     wild = bars > WILD * bars[bars > 0].quantile(0.25)
     for value in table.loc[(table["model"] != REFERENCE) & (table["variant"] == ""), metric].dropna():
         axis.axvline(value, color=SOFT, linewidth=0.8, linestyle=":")
-    rows = zip(table["model"], table[metric], bars, wild, strict=True)
-    for place, (model, value, bar, far) in enumerate(rows):
+    cells = zip(table["model"], table["variant"], strict=True)
+    for place, (cell, value, bar, far) in enumerate(zip(cells, table[metric], bars, wild, strict=True)):
         if far:
             middle: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "ha": "center", "va": "center"}
             axis.annotate(f"{value:.3g} ± {bar:.2g}".replace("-", "−"), (0.5, place), **middle)
             continue
-        plot_interval(axis, place, value, (value - bar, value + bar), PLAIN[model])
+        plot_interval(axis, place, value, (value - bar, value + bar), style_of(*cell))
     return bool(wild.any())

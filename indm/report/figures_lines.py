@@ -1,13 +1,14 @@
 """Figures of lines: likelihoods during training, errors against compute, FID against sampler steps, gains of flows by frequency.
 
-A panel shows the plain models in bold colour and a few controls in thin grey, named next to it in the order of their ends. Further
-controls get separate panels, so that a reader distinguishes at most six lines.
+A panel shows the plain models in bold and a few controls, most of them in thin grey, named next to it in the order of their ends.
+Further controls get separate panels, so that a reader distinguishes at most six lines.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from textwrap import fill
 from typing import Any, Literal
 
 import numpy as np
@@ -20,20 +21,22 @@ from indm.measured import FLOW_METRICS
 from indm.report.catalogue import PLACE
 from indm.report.columns import heading
 from indm.report.figures_ladder import rung
-from indm.report.intervals import STUDENT, half_widths, named_bars
+from indm.report.intervals import FEWEST_SEEDS, STUDENT, half_widths, named_bars
 from indm.report.names import arm, cell_name, name
-from indm.report.plotting import COLUMN, GRID, PLAIN, SOFT, WIDTH, note, plain_ticks
+from indm.report.plotting import COLUMN, GRID, INK, MODELS, SOFT, WIDTH, note, plain_ticks, style_of
 
 # Number of panels in a row, and of controls in a panel.
 ABREAST, CONTROLS = 3, 4
 HEIGHT = 2.1
 BOLD = {"linewidth": 1.8, "zorder": 3}
-CONTROL = {"color": SOFT, "linewidth": 0.8, "markersize": 4.0, "markerfacecolor": "none"}
-MARKS = [("^", "-"), ("D", "-."), ("v", ":"), ("x", (0, (5, 1, 1, 1, 1, 1)))]
+# Factor between a single number of steps and the edges of its axis.
+SINGLE = 1.5
+# Letters of a name's line next to a panel.
+LETTERS = 18
 # Factor between the places of neighbouring lines on a logarithmic axis of steps.
 APART = 1.03
 # Of FLOPs, which differ between models, a smaller one.
-APART_FLOPS = 1.01
+APART_FLOPS = 1.025
 BESIDE = " Models of equal FLOPs stand beside each other."
 # Factor between a number of steps that is too small and the edges of its shading.
 SHADE = 1.25
@@ -109,10 +112,21 @@ def _learning_curve(
         lines = [list(_lines(part, arms)) for arms in _arms(part)]
         rows += [[Panel("", labels[value], x, value, found) for found in lines] for value in values]
     figure, axes = _draw(rows, x_label, abreast)
-    for axis in axes:
+    for axis, panel in zip(axes, chain(*rows), strict=True):
         plain_ticks(axis.xaxis)
+        _show_single(axis, panel)
     beside = BESIDE if x == "flops" else ""
     return note(figure, named_bars({STUDENT: table["seeds"]}) + beside)
+
+
+def _show_single(axis: Axes, panel: Panel) -> None:
+    """Give the axis of a panel with one number of steps a tick and a width; a logarithmic axis would have neither."""
+    places = {float(place) for _, part, _ in panel.lines for place in part[panel.x].dropna()}
+    if len(places) == 1:
+        (place,) = places
+        axis.set_xlim(place / SINGLE, place * SINGLE)
+        axis.set_xticks([place], [f"{place:g}"])
+        axis.xaxis.minorticks_off()
 
 
 def flow(table: pd.DataFrame) -> Figure:
@@ -164,14 +178,11 @@ def _arms(table: pd.DataFrame) -> list[list[tuple[str, str]]]:
 
 
 def _lines(table: pd.DataFrame, arms: Iterable[tuple[str, str]]) -> Iterator[tuple[str, pd.DataFrame, dict[str, Any]]]:
-    marks = iter(MARKS)
+    others = 0
     for model, variant in arms:
         part = table[(table["model"] == model) & (table["variant"] == variant)]
-        if variant:
-            marker, line = next(marks)
-            yield arm(model, variant), part, {**CONTROL, "marker": marker, "linestyle": line}
-        else:
-            yield arm(model, variant), part, PLAIN[model] | BOLD
+        yield arm(model, variant), part, style_of(model, variant, others) | ({} if variant else BOLD)
+        others += (model, variant) not in MODELS
 
 
 def _draw(rows: list[list[Panel]], x_label: str, abreast: int = ABREAST) -> tuple[Figure, list[Axes]]:
@@ -227,7 +238,9 @@ def _with_ends(table: pd.DataFrame, value: str) -> pd.DataFrame:
     """Add the mean over seeds and its interval; the geometric mean if the table has the ends of an interval."""
     if f"{value}_low" in table:
         low, high = table[f"{value}_low"].astype(float), table[f"{value}_high"].astype(float)
-        return table.assign(mean=((low * high) ** 0.5).fillna(table[value]), low=low, high=high)
+        several = table["seeds"] >= FEWEST_SEEDS
+        mean = ((low * high) ** 0.5).fillna(table[value])
+        return table.assign(mean=mean, low=low.where(several), high=high.where(several))
     bars = half_widths(table[f"{value}_se"], table["seeds"])
     return table.assign(mean=table[value], low=table[value] - bars, high=table[value] + bars)
 
@@ -236,8 +249,11 @@ def _name_lines(axis: Axes, lines: list[Line2D]) -> None:
     """Name the lines next to their panel, from the highest end down, because names at the ends would hide other lines."""
     lines = sorted(lines, key=lambda line: float(np.asarray(line.get_ydata())[-1]), reverse=True)
     narrow: dict[str, Any] = {"handlelength": 1.8, "handletextpad": 0.4, "borderaxespad": 0.2}
-    legend = axis.legend(
-        handles=lines, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, labelcolor="linecolor", **narrow
-    )
-    for text in legend.get_texts():
-        text.set_fontweight("normal" if text.get_color() == SOFT else "bold")
+    labels = [fill(str(line.get_label()), LETTERS) for line in lines]
+    legend = axis.legend(lines, labels, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, **narrow)
+    for line, text in zip(lines, legend.get_texts(), strict=True):
+        text.set(color=SOFT if line.get_color() == SOFT else INK, fontweight=_weight(line))
+
+
+def _weight(line: Line2D) -> str:
+    return "bold" if line.get_linewidth() == BOLD["linewidth"] else "normal"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from io import BytesIO
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,18 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from indm.report.names import REFERENCE, TREATMENT, arm
 from indm.report.plotting import BLUE, INK, VERMILLION, on_ground, styled
+from indm.variants import SAME_COMPUTE
 
 Arrays = Mapping[str, NDArray[Any]]
 # In the order of the rows; (model, variant) as in the toy2d stage.
-MODELS = {
-    ("ddpmpp", ""): "DDPM++\n(fixed latent)",
-    ("ddpmpp", "same-compute"): "DDPM++\nsame compute",
-    ("ddpmpp", "best-scale"): "DDPM++\nbest scale",
-    ("ddpmpp", "learned-linear"): "DDPM++\nlearned\nlinear map",
-    ("indm", ""): "INDM\n(nonlinear)",
-}
+MODELS = (
+    *((REFERENCE, variant) for variant in ("", SAME_COMPUTE, "best-scale", "learned-linear")),
+    (TREATMENT, ""),
+)
+# Letters of a line of a row's name.
+LETTERS = 10
 # The toy2d stage writes the arrays of its first seed.
 NOTE = (
     "One model each, of the first seed: no error bars. Points beyond a frame are not shown; drift and noise are drawn"
@@ -48,19 +50,19 @@ def toy2d_figure(arrays: Arrays) -> bytes:
     (A, 2, 2). The same ones give the same bytes of SVG.
     """
     times = arrays["times"]
-    models = {cell: label for cell, label in MODELS.items() if f"{'/'.join(cell)}/paths" in arrays}
+    models = [cell for cell in MODELS if f"{'/'.join(cell)}/paths" in arrays]
     with styled(STYLE):
         columns = 3 + len(times)
         figure = Figure(figsize=(1.5 * columns, 1.55 * len(models) + 0.1))
         grid = figure.subplots(len(models), columns, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.06})
-        for row, ((model, variant), label) in zip(grid, models.items(), strict=True):
+        for row, (model, variant) in zip(grid, models, strict=True):
             keys = ("clouds", "paths", "log_density", "drift", "volatility")
             part = {key: arrays[f"{model}/{variant}/{key}"] for key in keys}
             _clouds(row[: len(times)], part["clouds"], arrays["data"])
             _field(row[-3], arrays["arrows"], part["drift"], part["volatility"])
             _paths(row[-2], part["paths"])
             _density(row[-1], part["log_density"], float(arrays["limit"]))
-            row[0].set_ylabel(label)
+            row[0].set_ylabel(fill(arm(model, variant), LETTERS))
         titles = ["data", *(f"forward, t = {time:.2g}" for time in times[1:])]
         for axes, title in zip(grid[0], [*titles, "drift and noise", "reverse ODE", "density at t = 0"], strict=True):
             axes.set_title(title)

@@ -6,21 +6,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from indm.report.catalogue import PLACE
 from indm.report.columns import heading
 from indm.report.intervals import OVER_MANY
 from indm.report.names import arm, cell_name
-from indm.report.plotting import FIRST, INK, SECOND, SHORT, WIDTH, note, plain_ticks
+from indm.report.plotting import INK, SHORT, WIDTH, Style, note, plain_ticks, style_of
 
 # The quantity that is minimised, by objective, and its scale, because one FID may be many times another.
 TARGETS = {"nll": ("NELBO, bits/dim", "linear"), "fid": ("FID", "log")}
 ARM = [*PLACE, "model", "variant"]
-# The phases of a search that are drawn, and the marks of the training that is chosen in each reading.
-PHASES = {
-    "short": ("trial", FIRST),
-    "confirm": ("trained again for longer", SECOND),
-    "fitted": ("lowest point of a cubic", {"color": INK, "marker": "*", "linestyle": ""}),
+# The phases of a search that are drawn, in the colour of the model, and the marks of the training that is chosen in each reading.
+PHASES: dict[str, tuple[str, Style]] = {
+    "short": ("trial", {"marker": "o"}),
+    "confirm": ("trained again for longer", {"marker": "s", "markerfacecolor": "none"}),
+    "fitted": ("lowest point of a cubic", {"marker": "*"}),
 }
 CHOSEN = {"same trials": ("o", "best of all trials"), "same compute": ("s", "best at equal compute")}
 # A target is drawn at the top edge if it exceeds the best one by more than this multiple of the median's excess.
@@ -54,7 +55,7 @@ def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
         row[0].set_title(f"{arm(model, variant)} ({cell_name(*group)})", loc="left")
         _scale(row[0], first.setdefault(tuple(group), row[0]), *TARGETS[group[2]])
         for axis, parameter in zip(row, parameters, strict=True):
-            _trials(axis, trials, parameter)
+            _trials(axis, trials, parameter, style_of(model, variant)["color"])
     for axis, parameter in zip(axes[-1], parameters, strict=True):
         axis.set_xlabel(heading(parameter))
         if table[parameter].min() > 0 and table[parameter].max() > SHORT * table[parameter].min():
@@ -63,6 +64,9 @@ def tuning(table: pd.DataFrame, tuned: pd.DataFrame) -> Figure:
     # One legend above all panels, some of which may lack some of its entries.
     drawn = [axis.get_legend_handles_labels() for axis in axes.flat]
     handles = {label: handle for found, labels in reversed(drawn) for handle, label in zip(found, labels, strict=True)}
+    # A mark stands for a phase of any model, and only the colour for the model.
+    phases = {label: Line2D([], [], **style, color=INK, linestyle="") for label, style in PHASES.values()}
+    handles |= {label: handle for label, handle in phases.items() if label in handles}
     figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(handles))
     return note(figure, "Error bars: 95 % interval over images, of one training; of FID on its logarithm.")
 
@@ -76,7 +80,7 @@ def _scale(axis: Axes, first: Axes, label: str, scale: str) -> None:
         axis.sharey(first)
 
 
-def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
+def _trials(axis: Axes, table: pd.DataFrame, parameter: str, color: str) -> None:
     """Draw the trials of a model against a hyper-parameter; the panel stays empty if its search does not have it."""
     if table[parameter].isna().all():
         axis.set_axis_off()
@@ -91,7 +95,9 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str) -> None:
             # On a logarithmic scale, they never reach 0.
             ends = (-target * np.expm1(-half / target), target * np.expm1(half / target))
             bars: Any = ends if axis.get_yscale() == "log" else half
-            axis.errorbar(part[parameter], target, bars, elinewidth=0.9, label=label, **style | {"linestyle": ""})
+            axis.errorbar(
+                part[parameter], target, bars, elinewidth=0.9, label=label, color=color, linestyle="", **style
+            )
     # The lowest point of a cubic is chosen, and not a trial.
     chosen = {} if (complete["phase"] == "fitted").any() else CHOSEN
     for reading, (marker, label) in chosen.items():

@@ -31,11 +31,6 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def in_words(word: str, smallest: float) -> str:
-    """Write a word for readers: *not better* with the gain that is excluded."""
-    return f"no gain of {smallest:g}" if word == NOT_BETTER and smallest else word
-
-
 def grade(paired: Paired, found: Interval, smallest: float) -> Verdict:
     """Grade a comparison by the rules of :data:`MEANINGS`.
 

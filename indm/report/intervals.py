@@ -250,7 +250,7 @@ def log_ends(values: pd.Series) -> tuple[float, float]:
 
 
 def half_widths(errors: pd.Series, seeds: pd.Series) -> pd.Series:
-    r"""Return half the length of Student's interval of a mean over n seeds, absent with one seed.
+    r"""Return half the length of Student's interval of a mean over n seeds, absent with fewer than three seeds.
 
     .. math:: t_{n-1} \, s / \sqrt n
 
@@ -261,8 +261,9 @@ def half_widths(errors: pd.Series, seeds: pd.Series) -> pd.Series:
     Returns:
         The half-widths, in the unit of the errors, shape (K,).
     """
-    freedom = seeds.astype(float) - 1
-    return errors.astype(float) * -special.stdtrit(freedom.where(freedom > 0), TAIL)
+    # With two seeds, it would be 12.7 standard errors, which shows hardly more than no interval, and squeezes the others.
+    freedom = seeds.astype(float).where(seeds >= FEWEST_SEEDS) - 1
+    return errors.astype(float) * -special.stdtrit(freedom, TAIL)
 
 
 def named_bars(kinds: Mapping[str, Iterable[int]], interval: str = f"{100 * LEVEL:g} % interval") -> str:
@@ -273,12 +274,13 @@ def named_bars(kinds: Mapping[str, Iterable[int]], interval: str = f"{100 * LEVE
         interval: the interval, in words.
     """
     counts = {method: sorted(set(seeds)) for method, seeds in kinds.items()}
-    several = {method: [n for n in found if n > 1] for method, found in counts.items()}
+    several = {method: [n for n in found if n >= FEWEST_SEEDS] for method, found in counts.items()}
+    few = [n for found in counts.values() for n in found if n < FEWEST_SEEDS]
     texts = [f"{_range(found)} seeds ({method})" for method, found in several.items() if found]
     if not texts:
-        return "One seed: no error bars."
-    single = "; none where there is one seed" if any(1 in found for found in counts.values()) else ""
-    return f"Error bars: {interval} of the mean over {' or '.join(texts)}{single}."
+        return f"{'Two seeds' if 2 in few else 'One seed'}: no error bars."
+    none = f"; none where there {'are fewer than three seeds' if 2 in few else 'is one seed'}" if few else ""
+    return f"Error bars: {interval} of the mean over {' or '.join(texts)}{none}."
 
 
 def _range(counts: list[int]) -> str:

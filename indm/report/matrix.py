@@ -12,6 +12,7 @@ from indm.report.answers import Answer, Cells, Compared, kinds_of, seeds_of, tal
 from indm.report.differences import SIMPLE
 from indm.report.export import in_digits
 from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE
+from indm.report.names import name
 
 SYMBOLS = {BETTER: "✓", WORSE: "✗", NOT_BETTER: "−", UNDECIDED: "?"}
 ABSENT = "–"
@@ -22,7 +23,7 @@ HARD = "\u00a0"
 class Form(Protocol):
     """How a document in Markdown writes what has a look of its own on a page."""
 
-    def graded(self, words: str, verdict: str) -> str:
+    def graded(self, verdict: str) -> str:
         """Write a verdict in words."""
 
     def number(self, text: str, value: float) -> str:
@@ -38,9 +39,9 @@ class Form(Protocol):
 class InFile:
     """The form of a file."""
 
-    def graded(self, words: str, verdict: str) -> str:
-        """Write the words."""
-        return words
+    def graded(self, verdict: str) -> str:
+        """Write its words."""
+        return name(verdict)
 
     def number(self, text: str, value: float) -> str:
         """Write the text."""
@@ -58,10 +59,10 @@ class InFile:
 class OnPage:
     """The form of a page: HTML that Markdown lets through."""
 
-    def graded(self, words: str, verdict: str) -> str:
+    def graded(self, verdict: str) -> str:
         """Write the words behind their symbol, in the colour of the verdict."""
         symbol = f'<span class="symbol" aria-hidden="true">{SYMBOLS[verdict]}</span>'
-        return f'<span class="grade grade-{verdict.replace(" ", "-")}">{symbol}{html.escape(words)}</span>'
+        return f'<span class="grade grade-{verdict.replace(" ", "-")}">{symbol}{html.escape(name(verdict))}</span>'
 
     def number(self, text: str, value: float) -> str:
         """Write the text and, in an attribute, the value."""
@@ -92,7 +93,7 @@ def matrix(answers: Sequence[Answer], form: Form, controls: bool = False) -> str
     kinds = kinds_of(answers, controls)
     rows = []
     for it in answers:
-        rows.append([f"{plain(it.question)} ({plain(it.unit)})", plain(it.place), *_cells(it.cells, kinds, form)])
+        rows.append([plain(it.asked), plain(it.place), *_cells(it.cells, kinds, form)])
         longer = {} if controls else it.evidence
         rows += [
             [f"*published: {suite}*", seeds_of(found), *_cells(found, kinds, form)] for suite, found in longer.items()
@@ -122,11 +123,11 @@ def cell(ones: Sequence[Compared], form: Form) -> str:
 def one_cell(one: Compared, form: Form) -> str:
     """Write a comparison; the simple control by its name, and an open question with the seeds that would decide it."""
     if not one.measured:
-        graded = f"{form.graded(one.words, one.verdict)}: " if one.planned else ""
+        graded = f"{form.graded(one.verdict)}: " if one.planned else ""
         return graded + plain(one.reason)
     who = f"{one.against}: " if one.kind == SIMPLE else ""
     seeds = f" {{{one.to_decide}}}" if one.verdict == UNDECIDED and one.to_decide else ""
-    texts = (who + form.graded(one.words, one.verdict), interval(one, form) + seeds, one.ratio, one.failed)
+    texts = (who + form.graded(one.verdict), interval(one, form) + seeds, one.ratio, one.failed)
     return ", ".join(filter(None, texts))
 
 
@@ -139,9 +140,7 @@ def interval(one: Compared, form: Form) -> str:
 
 def counts(ones: Iterable[Compared], form: Form) -> str:
     """Count measured comparisons by their verdicts."""
-    found = list(ones)
-    words = {one.verdict: one.words for one in found}
-    told = (form.together(f"{count} {form.graded(words[verdict], verdict)}") for verdict, count in tally(found).items())
+    told = (form.together(f"{count} {form.graded(verdict)}") for verdict, count in tally(ones).items())
     return ", ".join(told) or "not measured"
 
 
@@ -150,5 +149,5 @@ def short(one: Compared | None = None) -> str:
     if one is None or not one.planned:
         return "-"
     if not one.measured:
-        return f"{one.verdict}, {one.seeds} of {one.planned} seeds"
-    return f"{one.words} {one.effect:.3f}"
+        return f"{name(one.verdict)}, {one.seeds} of {one.planned} seeds"
+    return f"{name(one.verdict)}, {one.effect:.3f}"

@@ -1,9 +1,10 @@
-"""Shared parts of the figures: colours in the light and the dark theme, marks of the plain models, intervals and notes.
+"""Shared parts of the figures: colours in the light and the dark theme, the style of each model, intervals and notes.
 
-The plain models keep colour, marker and line in every figure. Markers differ as well as colours. Blue to sky are Okabe and Ito's
+A model keeps colour, marker and line in every figure. Markers differ as well as colours. Blue to sky are Okabe and Ito's
 ("Color Universal Design", 2008, https://jfly.uni-koeln.de/color/), so that no reader depends on telling red from green.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from io import BytesIO
@@ -19,9 +20,12 @@ from matplotlib.ticker import LogFormatter
 from matplotlib.transforms import Bbox
 
 from indm.registry import FAMILIES
+from indm.report.names import REFERENCE, TREATMENT
+from indm.variants import FROZEN_FLOW, SAME_COMPUTE, SAME_PARAMETERS
 
 PAPER, INK, SOFT, GRID = "#fdfdfb", "#1b1b1a", "#6b6b65", "#b9b9b4"
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
+VIOLET, BROWN = "#7b3f98", "#7d5a44"
 # The colours of the dark theme; templates/style.css has the same paper and inks.
 DARK = {
     PAPER: "#16181a",
@@ -34,6 +38,8 @@ DARK = {
     PURPLE: "#e0a0c5",
     ORANGE: "#f0b840",
     SKY: "#8fd0f5",
+    VIOLET: "#bd8fd6",
+    BROWN: "#c4a08a",
 }
 _RULES = "".join(
     f'[style*="{kind}: {light}"]{{{kind}: {dark} !important}}'
@@ -45,10 +51,43 @@ GROUND = (
     f'<g id="ground"><style>@media (prefers-color-scheme: dark) {{{_RULES}}}</style>'
     f'<rect width="100%" height="100%" style="fill: {PAPER}"/></g>'
 )
-# The styles of the baseline and of the controls of a claim.
-FIRST: dict[str, Any] = {"color": BLUE, "marker": "o", "linestyle": "-"}
-SECOND: dict[str, Any] = {"color": SOFT, "marker": "s", "linestyle": "--"}
-PLAIN: dict[str, dict[str, Any]] = {family: FAMILIES.literal(family, "STYLE") for family in FAMILIES}
+Style = dict[str, Any]
+# The style of each model; a plain model's is in the module of its family. Colours are few, so that other models share grey.
+COLOURED: dict[tuple[str, str], Style] = {
+    **{(family, ""): FAMILIES.literal(family, "STYLE") for family in FAMILIES},
+    (REFERENCE, SAME_COMPUTE): {"color": VIOLET, "marker": "^", "linestyle": "-"},
+    (REFERENCE, "learned-curve-filter"): {"color": GREEN, "marker": "D", "linestyle": "-."},
+    (REFERENCE, "fixed-filter"): {"color": SKY, "marker": "p", "linestyle": "--"},
+    (TREATMENT, "learned-curve-filter"): {"color": ORANGE, "marker": "P", "linestyle": ":"},
+}
+GREY: Style = {"color": SOFT, "linewidth": 0.8, "markersize": 4.0, "markerfacecolor": "none"}
+DASHES = (0, (5, 1, 1, 1, 1, 1))
+MARKS: dict[tuple[str, str], tuple[str, Any]] = {
+    (REFERENCE, SAME_PARAMETERS): ("D", "-."),
+    (REFERENCE, "normalised-input"): ("v", ":"),
+    (REFERENCE, "learned-range"): ("x", DASHES),
+    (REFERENCE, "reconstruction"): ("+", "-"),
+    (REFERENCE, "standardised"): ("8", "--"),
+    (REFERENCE, "v-prediction"): ("1", "-"),
+    (REFERENCE, "best-scale"): ("x", "-"),
+    (REFERENCE, "fixed-scale"): ("2", "--"),
+    (REFERENCE, "fixed-curve"): ("3", "--"),
+    (REFERENCE, "fixed-curve-filter"): ("d", "--"),
+    (REFERENCE, "fixed-filter-v"): ("P", "--"),
+    (REFERENCE, "learned-scale"): ("h", "-"),
+    (REFERENCE, "learned-affine"): ("s", "-."),
+    (REFERENCE, "learned-linear"): ("*", ":"),
+    (REFERENCE, "learned-filter"): ("p", "-."),
+    (REFERENCE, "learned-curve"): ("o", ":"),
+    (TREATMENT, FROZEN_FLOW): ("X", ":"),
+    (TREATMENT, "share-eighth"): ("d", ":"),
+}
+MODELS: dict[tuple[str, str], Style] = {
+    **COLOURED,
+    **{cell: {**GREY, "marker": marker, "linestyle": line} for cell, (marker, line) in MARKS.items()},
+}
+# Of models without a style of their own, such as a reader's: those in one panel differ.
+OTHERS: list[tuple[str, Any]] = [("H", "-"), ("<", "-."), (">", ":"), ("4", DASHES)]
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "indm",
     "svg.fonttype": "path",
@@ -76,6 +115,18 @@ LETTERS = 75
 SHORT = 4.0
 # An axis that spans more than this factor has too many of them.
 LONG = 100.0
+
+
+def style_of(model: str, variant: str = "", before: int = 0) -> Style:
+    """Look up the colour, marker and line of a model, the same in every figure.
+
+    Arguments:
+        model: its family.
+        variant: its variant, empty for the plain model.
+        before: how many models without a style of their own stand before it in its panel.
+    """
+    marker, line = OTHERS[before % len(OTHERS)]
+    return MODELS.get((model, variant), {**GREY, "marker": marker, "linestyle": line})
 
 
 def styled(style: Mapping[Any, Any]) -> AbstractContextManager[None]:
@@ -121,8 +172,14 @@ class PlainLogFormatter(LogFormatter):
         """Write a tick; its position is not needed."""
         low, high = self.axis.get_view_interval() if self.axis else (1, SHORT)
         usual = "1" if high >= LONG * low else "125" if x < 1000 else "15" if high < 10_000 else "1"
-        written = "123456789" if high < SHORT * low else usual
+        written = "123456789" if high < SHORT * low or _has_one(low, high) else usual
         return f"{x:g}" if f"{x:e}"[0] in written and f"{x:.5e}"[2:7] == "00000" else ""
+
+
+def _has_one(low: float, high: float) -> bool:
+    """Return whether an axis has at most one tick at 1, 2 or 5, from which nothing can be read."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return sum(low <= digit * 10.0**decade <= high for decade in decades for digit in (1, 2, 5)) < 2
 
 
 def plain_ticks(axis: Axis) -> None:
@@ -134,7 +191,7 @@ def plain_ticks(axis: Axis) -> None:
 def plot_interval(axis: Axes, place: float, value: float, ends: tuple[float, float], style: Mapping[str, Any]) -> None:
     """Draw a value and its interval in a row of a panel."""
     axis.hlines(place, *ends, color=style["color"])
-    axis.plot(value, place, marker=style["marker"], color=style["color"])
+    axis.plot(value, place, **{**style, "linestyle": ""})
 
 
 def label_rows(axis: Axes, labels: Sequence[str]) -> None:
@@ -146,7 +203,8 @@ def label_rows(axis: Axes, labels: Sequence[str]) -> None:
 
 def note(figure: Figure, text: str) -> Figure:
     """Write a note below a figure, which describes its error bars."""
-    lines = [text] if figure.get_figwidth() > COLUMN else [fill(line, LETTERS) for line in text.splitlines()]
+    letters = int(LETTERS * figure.get_figwidth() / COLUMN)
+    lines = [fill(line, letters) for line in text.splitlines()]
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize="medium")
     return figure
 

@@ -5,6 +5,7 @@ The files have every column; the lines below a table list what was left out to s
 
 from collections.abc import Iterator
 from itertools import groupby
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -13,9 +14,8 @@ from indm.report.answers import answers_of, kinds_of
 from indm.report.catalogue import CATALOGUE, FLOORS, SHOWN, View
 from indm.report.columns import HIGHER, described, heading
 from indm.report.export import again, edited, effect_with_ends, read_tables
-from indm.report.grades import in_words
 from indm.report.matrix import short
-from indm.report.names import names, written
+from indm.report.names import names, row_name, written
 from indm.report.results import records
 from indm.report.verdicts import CHANGED
 from indm.store.layout import Layout
@@ -30,8 +30,8 @@ BEST = "★"
 NO_MODELS = (*FLOORS.values(),)
 # Shown unless others are asked for; below them, the matrix of verdicts.
 FIRST = ("nll", "fid", "toy2d")
-# Spaces between two columns.
-GAP = 2
+# Spaces between two columns, and letters of a label's line: longer ones would push numbers out of the terminal.
+GAP, LABEL = 2, 21
 VIEWS = {name: table.view for name, table in CATALOGUE.items() if table.view}
 
 
@@ -95,7 +95,7 @@ def _verdicts(table: pd.DataFrame, suite: str) -> "Iterator[RenderableType]":
     primary = table[table["family"] == "primary"]
     answers = answers_of(primary)
     kinds = kinds_of(answers)
-    for question, found in groupby(answers, key=lambda it: f"{it.question} ({it.unit})"):
+    for question, found in groupby(answers, key=lambda it: it.asked):
         yield Text(f"\n{question}", style="italic")
         shown = grid(["", *kinds])
         for it in found:
@@ -135,8 +135,7 @@ def _table(table: pd.DataFrame, view: View) -> "Iterator[RenderableType]":
         columns = _across(group, view) if view.across else {column: _marked(group, column) for column in filled}
         # If the values of a column go across, there is one row per label.
         labelled = records(group.drop_duplicates(list(view.label)) if view.across else group)
-        texts = ([written(key, str(row[key])) for key in view.label if not pd.isna(row[key])] for row in labelled)
-        labels = [names(*parts) for parts in texts]
+        labels = [fill(row_name(row, view.label), LABEL) for row in labelled]
         kept = _fitting(labels, columns, last=bool(view.across))
         narrow |= dict.fromkeys(heading(key) for key in columns if key not in kept)
         yield Text(f"\n{title}", style="italic")
@@ -180,18 +179,16 @@ def _number(row: dict[str, Any], column: str) -> str:
     value, error = row[column], row.get(f"{column}_se")
     if column == "effect":
         return effect_with_ends(row)
-    if column == "verdict" and "smallest_effect" in row:
-        return in_words(value, row["smallest_effect"])
     if pd.isna(value) or value == "":
         return "-"
     if not isinstance(value, float):
-        return str(value)
+        return written(column, str(value))
     return f"{value:.3f} ± {error:.3f}" if error is not None and not pd.isna(error) else f"{value:.4g}"
 
 
 def _fitting(labels: list[str], columns: dict[str, list[GridEntry]], *, last: bool) -> list[str]:
     """Name the first columns that fit next to the labels, or the last ones, in their order."""
-    used, kept = max(map(len, labels), default=0), []
+    used, kept = max((len(line) for label in labels for line in label.splitlines()), default=0), []
     for key, entries in reversed(columns.items()) if last else columns.items():
         used += GAP + max(len(heading(key)), *(entry.width for entry in entries))
         if used > WIDTH:

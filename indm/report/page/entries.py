@@ -8,7 +8,7 @@ from statistics import median
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from indm.report.matrix import ABSENT, SYMBOLS, Form, plain
+from indm.report.matrix import ABSENT, Form, plain
 from indm.report.names import written
 
 MOST_DECIMALS = 6
@@ -19,21 +19,15 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry: the text that is shown and the number in its file, the same for its error, and whether it is a verdict."""
+    """An entry: the text that is shown and the number in its file, and the same for its error."""
 
     text: str = ""
     value: Number | None = None
     error: str = ""
     error_value: Number | None = None
-    is_verdict: bool = False
 
     def __str__(self) -> str:
         return f"{self.text} ± {self.error}" if self.error else self.text or ABSENT
-
-    @property
-    def symbol(self) -> str:
-        """The symbol of a verdict."""
-        return SYMBOLS.get(self.text, "") if self.is_verdict else ""
 
 
 def set_entry(entry: Entry, form: Form) -> str:
@@ -71,10 +65,7 @@ def set_numbers(values: Sequence[Number | None], errors: Sequence[Number | None]
 def column_entries(column: str, table: pd.DataFrame) -> list[Entry]:
     """Format a column, with numbers next to their errors, one entry per row."""
     if not is_numeric_dtype(table[column]):
-        return [
-            Entry("" if pd.isna(text) else written(column, text), is_verdict=column == "verdict")
-            for text in table[column]
-        ]
+        return [Entry("" if pd.isna(text) else written(column, text)) for text in table[column]]
     # With one seed there is no error over seeds, so the error over images is shown instead.
     empty = pd.Series(pd.NA, table.index, "Float64")
     over_seeds, over_images = (table.get(f"{column}{end}", empty).astype("Float64") for end in ("_se", "_image_se"))

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from indm.report.catalogue import CELL, PLACE
-from indm.report.names import REFERENCE, name, names
+from indm.report.names import REFERENCE, TREATMENT, arm, name, names
 from indm.report.page.entries import Entry, column_entries
 from indm.report.results import read_columns
 from indm.variants import SAME_COMPUTE
 
-ARMS = {(REFERENCE, ""): name(REFERENCE), ("indm", ""): name("indm")}
-ARMS[REFERENCE, SAME_COMPUTE] = f"{ARMS[REFERENCE, '']} at INDM’s compute"
+ARMS = {cell: arm(*cell) for cell in ((REFERENCE, ""), (TREATMENT, ""), (REFERENCE, SAME_COMPUTE))}
 # Rows for images: the table, and the metric.
 OF_IMAGES = {"NELBO": ("nll", "nelbo"), "NLL": ("nll", "nll"), "FID": ("fid", "fid")}
 FEW = "FID, few steps"
@@ -74,7 +73,7 @@ def _row(label: str, rows: pd.DataFrame, metric: str, objective: str, remark: st
     """Yield the row of a metric; nothing without a number of INDM."""
     chosen = objective if objective in set(rows["objective"]) else next(iter(rows["objective"]), "")
     cells = rows[rows["objective"] == chosen].set_index(["model", "variant"], drop=False)
-    numbers = pd.DataFrame([read_number(cells, arm, metric) for arm in ARMS], dtype="Float64")
+    numbers = pd.DataFrame([read_number(cells, cell, metric) for cell in ARMS], dtype="Float64")
     if numbers["value"].notna()[1]:
         yield Row(label, f"{remark}{chosen} objective", column_entries("value", numbers))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from indm.errors import ArtifactError
 from indm.report.catalogue import PLACE
-from indm.report.names import names
+from indm.report.names import row_name
 from indm.report.page.contents import Contents, Missing, missing
 from indm.report.page.tables import data_uri
 from indm.store.files import AGAIN
@@ -34,7 +34,7 @@ def galleries(contents: Contents, results: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     cells: set[str] = set()
     for run_name, run in contents.runs.items():
-        title = names(*(str(run.get(key, "")) for key in ("dataset", "sde", "model", "variant", "objective")))
+        title = row_name(run, ("dataset", "sde", "model", "variant", "objective"))
         first = title not in cells
         cells.add(title)
         if contents.has_many_runs and not first:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from indm.report.catalogue import CATALOGUE
 from indm.report.columns import described, heading
+from indm.report.names import with_models
 from indm.report.page.contents import Missing, missing
 from indm.report.page.entries import Entry, column_entries
 from indm.report.results import read_columns
@@ -56,7 +57,7 @@ def read_table(suite: str, path: Path) -> Table:
     if not entry.section:
         return Table(path.stem, path, downloads={"CSV": (path.name, data_uri("text/csv", path.read_bytes()))})
     dropped = entry.view.dropped if entry.view else ""
-    table = read_columns(path, *filter(None, [dropped]))
+    table = with_models(read_columns(path, *filter(None, [dropped])))
     count = len(table)
     if count == 0:
         reason = f"no rows: the suite {suite} does not ask for these numbers"

@@ -16,7 +16,7 @@ LABEL = "MuLAN"
 FLOW = False
 REFERENCE = False
 ONLY = {"sde": ["vp"], "sampler": ["ancestral", "ode"]}
-STYLE = {"color": "#009e73", "marker": "^", "linestyle": "-."}
+STYLE = {"color": "#7d5a44", "marker": "^", "linestyle": "-."}
 NO_ODE = ""
 
 
