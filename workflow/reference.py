@@ -31,8 +31,7 @@ def reference(root: Path, suites: Mapping[Path, Suite]) -> dict[Path, str]:
     made = {
         "suites.md": ("params/*.yaml", suites_page(root, suites)),
         "suite-file.md": ("indm/bench/suite/schema", suite_file_page(json.loads(json_schema()))),
-        "command-line.md": ("indm/bench/cli.py", command_line_page()),
-        "pipeline.md": ("indm/bench/pipeline/stages.py", pipeline_page()),
+        "command-line.md": ("indm/bench: cli.py, pipeline/stages.py", f"{command_line_page()}\n{pipeline_section()}"),
     }
     folder = root / "docs/reference"
     return {folder / page: MADE.format(source=source) + text for page, (source, text) in made.items()}
@@ -126,8 +125,8 @@ def _models(suite: Suite) -> str:
 
 def _results(root: Path, suite: str) -> str:
     folder = root / "docs/results" / suite
-    page = f"{suite}/README.md" if (folder / "README.md").is_file() else "searches.md"
-    return f"[published](../results/{page})" if (folder / "tables").is_dir() else "-"
+    page = f"results/{suite}/README.md" if (folder / "README.md").is_file() else "tuning.md#the-published-searches"
+    return f"[published](../{page})" if (folder / "tables").is_dir() else "-"
 
 
 # The keys of a suite.
@@ -250,7 +249,7 @@ def command_line_page() -> str:
             )
         parts += [_command(command) for command in names if command not in stages]
     return (
-        "# The command line\n\n`indm --help` lists the commands, `indm <command> --help` shows one.\n\n"
+        "# The command line and the pipeline\n\n`indm --help` lists the commands, `indm <command> --help` shows one.\n\n"
         + "\n\n".join(parts)
         + "\n"
     )
@@ -286,7 +285,7 @@ def _usage(command: str) -> str:
 
 
 # The pipeline.
-def pipeline_page() -> str:
+def pipeline_section() -> str:
     """Write a row for each stage, with the files that it reads and writes."""
     rows = (
         [
@@ -297,7 +296,7 @@ def pipeline_page() -> str:
         ]
         for stage, description in STAGES.items()
     )
-    return f"""# The pipeline
+    return f"""## The pipeline
 
 ```mermaid
 {picture()}
