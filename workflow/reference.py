@@ -1,8 +1,10 @@
 """Generate the pages of ``docs/reference`` from the suites, their schema, the command line and the stages."""
 
+import functools
 import json
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -268,7 +270,11 @@ def command_line_page() -> str:
             )
         parts += [_command(command) for command in names if command not in stages]
     return (
-        "# The command line and the pipeline\n\n`indm --help` lists the commands, `indm <command> --help` shows one.\n\n"
+        "# The command line and the pipeline\n\n"
+        + _wrapped(
+            "`indm --help` lists the commands, `indm <command> --help` shows one. Options of several commands are explained here."
+        )
+        + f"\n\n{_table(['option', 'meaning'], ([f'`{option}`', text] for option, text in _shared().items()))}\n\n"
         + "\n\n".join(parts)
         + "\n"
     )
@@ -279,12 +285,31 @@ def _context(command: str) -> click.Context:
 
 
 def _command(command: str) -> str:
-    context = _context(command)
-    usage = " ".join(["indm", command, *main.commands[command].collect_usage_pieces(context)])
-    records = [parameter.get_help_record(context) for parameter in main.commands[command].params]
-    rows = [[f"`{option}`", _plain(text)] for option, text in filter(None, records) if text]
+    usage = " ".join(["indm", command, *main.commands[command].collect_usage_pieces(_context(command))])
+    shared = [option for option, meaning in _options(command).items() if _shared().get(option) == meaning]
+    rows = [[f"`{option}`", meaning] for option, meaning in _options(command).items() if option not in shared]
+    also = " Also takes " + ", ".join(f"`{option}`" for option in shared) + "." if shared else ""
     options = f"\n\n{_table(['option', 'meaning'], rows)}" if rows else ""
-    return f"### `{usage}`\n\n{_wrapped(_help(command))}{options}"
+    return f"### `{usage}`\n\n{_wrapped(_help(command) + also)}{options}"
+
+
+@functools.cache
+def _shared() -> dict[str, str]:
+    """Return the options that more than two commands have in the same words, without those that only stages have."""
+    commands = set(main.commands) - set(map(command_name, STAGES))
+    counts = Counter(found for command in main.commands if command in commands for found in _options(command).items())
+    # Of two texts of one option, the more frequent one.
+    shared: dict[str, str] = {}
+    for (option, meaning), number in counts.most_common():
+        if number > 2:
+            shared.setdefault(option, meaning)
+    return shared
+
+
+def _options(command: str) -> dict[str, str]:
+    """Return the meaning of each documented option of a command."""
+    records = [parameter.get_help_record(_context(command)) for parameter in main.commands[command].params]
+    return {option: _plain(text) for option, text in filter(None, records) if text}
 
 
 def _help(command: str) -> str:
