@@ -1,6 +1,6 @@
 """How often the words of a question are wrong: planted truths, with the choices of decoder and sampler inside.
 
-``python -m benchmarks.calibration`` writes ``docs/calibration.csv`` and prints the table of ``docs/verdict-errors.md``; it takes
+``python -m benchmarks.calibration`` writes ``docs/calibration.csv`` and prints the table of ``docs/claims.md``; it takes
 some minutes on one core. All numbers are in smallest effects.
 """
 

@@ -9,7 +9,7 @@ images, and the variance of the interaction, between clusters and images. The st
 questions. The interval over images takes all images as independent; the interval over clusters is the one of this project for
 datasets with clusters, with Student's quantile for one degree of freedom less than there are clusters.
 
-``python -m benchmarks.clusters`` prints the table in docs/verdict-errors.md, in a minute on one core.
+``python -m benchmarks.clusters`` prints the table in docs/claims.md, in a minute on one core.
 """
 
 from typing import Any

@@ -13,7 +13,7 @@ The remedies: take the minimum of a polynomial that is fitted to all trials on a
 the best trial; or multiply the rate of each run by a factor of its own, log-uniform in :math:`[w^{-1/2}, w^{1/2}]`, so that the
 spread over seeds contains some of the rate's.
 
-``python -m benchmarks.rates`` prints the table in docs/verdict-errors.md, in some seconds on one core.
+``python -m benchmarks.rates`` prints the table in docs/claims.md, in some seconds on one core.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The simulations behind docs/verdict-errors.md: their short cuts agree with the functions of a suite, and their rates hold."""
+"""The simulations behind docs/claims.md: their short cuts agree with the functions of a suite, and their rates hold."""
 
 import numpy as np
 import pandas as pd
@@ -109,7 +109,7 @@ def test_failures_give_a_model_no_word() -> None:
 
 
 def test_the_table_of_the_page_has_the_published_rates_which_are_kept() -> None:
-    published, page = pd.read_csv(calibration.OUT), (REPOSITORY / "docs/verdict-errors.md").read_text()
+    published, page = pd.read_csv(calibration.OUT), (REPOSITORY / "docs/claims.md").read_text()
     assert calibration.largest(published) in page
     kept = published[(published["of"] == QUESTION) & published["numbers"].isin(KEPT)]
     error = 3 * np.sqrt(TAIL * (1 - TAIL) / 50_000)

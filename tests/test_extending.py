@@ -39,9 +39,9 @@ PROGRAMS = {
     "family": ("family", "Bring your own forward process"),
     "suite": ("suite", "Add a suite"),
     "claim": ("suite", "Add a claim"),
-    "metric": ("outputs", "Add a metric"),
-    "table": ("outputs", "Add a table"),
-    "stage": ("outputs", "Add a stage"),
+    "metric": ("README", "Add a metric"),
+    "table": ("README", "Add a table"),
+    "stage": ("README", "Add a stage"),
 }
 BLOCK = re.compile(r"^```(?P<kind>\w+)(?: (?P<path>\S+))?\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -111,8 +111,10 @@ def test_the_reference_has_every_command_stage_and_key() -> None:
     schema = json.loads((REPOSITORY / "params/schema.json").read_text())
     sections = [schema, *(section for name, section in schema["$defs"].items() if not name.endswith("Override"))]
     pages = {
-        "command-line.md": {f"`indm {command}" for command in main.commands},
-        "pipeline.md": {f"\n| `{stage}` |" for stage in STAGES},
+        "command-line.md": {
+            *(f"`indm {command}" for command in main.commands),
+            *(f"\n| `{stage}` |" for stage in STAGES),
+        },
         "suite-file.md": {f"\n| `{key}` |" for section in sections for key in section.get("properties", ())},
     }
     for page, expected in pages.items():

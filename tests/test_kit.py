@@ -13,7 +13,7 @@ import pytest
 from indm.__main__ import BENCH
 from tests.conftest import REPOSITORY
 
-PAGE = (REPOSITORY / "docs/kit.md").read_text()
+PAGE = (REPOSITORY / "docs/library.md").read_text()
 EXAMPLES = dict(re.findall(r"^```python (\S+\.py)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
 # Without the packages of the bench: runs an example and prints the numbers that it has found.
 WITHOUT_BENCH = """
@@ -55,7 +55,7 @@ def test_the_example_of_a_training_runs_without_the_bench(tmp_path: Path) -> Non
 
 
 def test_the_names_of_the_table_are_there() -> None:
-    names = re.findall(r"`(indm(?:\.\w+)+)`", PAGE.partition("## What there is")[2])
+    names = re.findall(r"`(indm(?:\.\w+)+)`", PAGE.partition("## What there is")[2].partition("\n## ")[0])
     assert len(names) > 15
     for name in names:
         module, _, attribute = name.rpartition(".")

@@ -305,11 +305,13 @@ def test_the_page_has_a_short_example_of_each_kind_and_all_have_the_same_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    found = {}
+    found: dict[str, Report] = {}
     for name, body in BLOCK.findall((REPOSITORY / "docs/referee.md").read_text()):
         assert len(list(filter(None, body.splitlines()))) <= 15, name
         (tmp_path / name).write_text(body)
-        if "report" in (names := runpy.run_path(str(tmp_path / name))):
+        names = runpy.run_path(str(tmp_path / name))
+        found |= {f"{name}: {kind}": report for kind, report in names.get("reports", {}).items()}
+        if "report" in names:
             found[name] = names["report"]
     assert {report.kind for report in found.values()} == set(CONVENTIONS)
     known = runpy.run_path(str(tmp_path / "known_density.py"))["known"].mean()

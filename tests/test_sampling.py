@@ -138,7 +138,7 @@ def generated(monkeypatch: pytest.MonkeyPatch, sampler: str, name: str, grid: st
 def test_sampler_is_sound_from_the_points_that_it_says_and_of_its_order(
     monkeypatch: pytest.MonkeyPatch, name: str, grid: str, sampler: str
 ) -> None:
-    """The deviation that it generates is off by at most half on data of 0.3, and not with a point less; see docs/samplers.md."""
+    """The deviation that it generates is off by at most half on data of 0.3, and not with a point less; see docs/protocol.md."""
     order, bound = SAMPLERS.literal(sampler, "ORDER"), SAMPLERS.literal(sampler, "SOUND").get((name, grid))
     if bound is None:
         assert name not in STUDIED, f"found no SOUND under {name}, {grid}"
@@ -159,7 +159,7 @@ def test_the_page_of_samplers_has_their_literals(sampler: str) -> None:
     order, sound = SAMPLERS.literal(sampler, "ORDER"), SAMPLERS.literal(sampler, "SOUND")
     assert sound["ve", "uniform"] == sound["ve", "log_snr"]
     numbers = [order, sound["vp", "uniform"], sound["vp", "log_snr"], sound["ve", "uniform"]]
-    page = (REPOSITORY / "docs/samplers.md").read_text()
+    page = (REPOSITORY / "docs/protocol.md").read_text()
     assert re.search(rf"^\| `{sampler}` \| .+ \| {' [|] '.join(map(str, numbers))} \|$", page, flags=re.MULTILINE)
 
 

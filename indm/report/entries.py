@@ -8,15 +8,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indm.report.differences import Paired
-from indm.report.grades import grade, in_words
+from indm.report.grades import grade
 from indm.report.intervals import Numbers, interval
-from indm.report.plotting import COLUMN, FIRST, SECOND, SOFT, STYLE, note, styled
+from indm.report.names import name
+from indm.report.plotting import COLUMN, SOFT, STYLE, note, style_of, styled
 
 ENTRY, DDPMPP, RECORD = "entry", "ddpmpp", "record"
 VERDICT_COLUMNS = ["against", "verdict", "effect", "low", "high", "smallest_effect", "unit", "n", "images", "reason"]
 UNIT = "bits/dim"
 # The states of an accepted entry.
 CLAIM, CHECKED, BEST = "claim", "confirmed", "record"
+# How a figure marks them: entries are maps in front of DDPM++, so they have its colour once they are confirmed.
+CONFIRMED, CLAIMED = style_of(DDPMPP), {"color": SOFT, "marker": "s"}
 
 
 def column(model: str, seed: int) -> str:
@@ -102,7 +105,7 @@ def _sentence(about: Mapping[str, Any]) -> Any:
             f"{abs(row['effect']):.4f} bits/dim {where} (95 % interval {row['low']:.4f} to {row['high']:.4f} below)"
         )
         return (
-            f"- Against {against}: **{in_words(row['verdict'], row['smallest_effect'])}**.\n  Its bound lies {effect}."
+            f"- Against {against}: **{name(row['verdict'])}**.\n  Its bound lies {effect}."
         )
 
     return sentence
@@ -155,7 +158,7 @@ def _cell(verdict: Mapping[str, Any] | None) -> str:
     if verdict is None:
         return "–"
     ends = f"{verdict['low']:.3f} to {verdict['high']:.3f}"
-    return f"{in_words(verdict['verdict'], verdict['smallest_effect'])}, {verdict['effect']:.3f} ({ends})"
+    return f"{name(verdict['verdict'])}, {verdict['effect']:.3f} ({ends})"
 
 
 def records_figure(rows: Sequence[Mapping[str, Any]], track: str) -> Figure:
@@ -169,7 +172,7 @@ def records_figure(rows: Sequence[Mapping[str, Any]], track: str) -> Figure:
         figure = Figure(figsize=(COLUMN, 3.2))
         axis = figure.subplots()
         for row in rows:
-            found, style = row["ddpmpp"], SECOND if row["status"] == CLAIM else FIRST
+            found, style = row["ddpmpp"], CLAIMED if row["status"] == CLAIM else CONFIRMED
             axis.vlines(row["cost"], found["low"], found["high"], color=style["color"])
             axis.plot(row["cost"], found["effect"], marker=style["marker"], color=style["color"], linestyle="none")
             axis.annotate(row["label"], (row["cost"], found["effect"]), textcoords="offset points", xytext=(5, 3))

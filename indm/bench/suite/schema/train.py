@@ -65,10 +65,8 @@ class LatentParams(Strict):
     scale: Positive = Field(description="factor of the data after that")
     fixed: FixedMapParams | None = Field(default=None, description="a map from the training images; default null: none")
     learned: Literal["scale", "affine", "linear", "filter", "curve", "curve-filter"] | None = Field(
-        description="a map that is trained like INDM's flow, in front of it or instead of it; scale: one factor; affine: a factor "
-        "and a shift for each pixel and channel; linear: an invertible matrix and a shift; filter: a gain for each frequency and "
-        "a mix of channels; curve: an increasing curve of a pixel's value; curve-filter: one after the other; null: none "
-        "(docs/controls.md)"
+        description="a map that is trained like INDM's flow, in front of it or instead of it: each is defined in docs/controls.md; "
+        "null: none"
     )
 
 
@@ -90,9 +88,8 @@ class ScoreParams(Strict):
     predict: Literal["noise", "v"] = Field(
         default="noise",
         description="what the network's output predicts: the noise (default), or v = alpha noise - sigma x over "
-        "sqrt(alpha^2 + sigma^2) (arXiv:2202.00512), with the same weighting, so that the bound is the same function of the noise "
-        "prediction. A prediction of the clean image, for which arXiv:2605.27102 argues, is not offered: this weighting divides "
-        "its error by sigma, which is 0.001 at the smallest time, so that its loss explodes at the first step",
+        "sqrt(alpha^2 + sigma^2) (arXiv:2202.00512), with the same weighting. Clean images are not offered: this weighting "
+        "divides their error by sigma, and the loss explodes",
     )
     fir: bool = Field(description="resample with the filter (1, 3, 3, 1)")
     progressive_input: Literal["none", "residual"] = Field(description="feed the downsampled input to every resolution")
@@ -151,9 +148,8 @@ class TrainParams(Strict):
     steps: Count = Field(description="optimiser steps")
     flow_warmup_steps: int = Field(ge=0, description="first steps, which train only the flow, as a normalizing flow")
     fresh_score_after: Count | None = Field(
-        description="steps of an ordinary, complete training, after which the flow is frozen at its averaged weights, and the "
-        "remaining steps train a new score network on its latents, with a separate warm-up and schedule; null: the ordinary "
-        "training takes all steps"
+        description="steps of an ordinary training, after which the flow is frozen and the remaining steps train a new score "
+        "network, with a separate warm-up and schedule; null: the ordinary training takes all steps"
     )
     snapshots: Annotated[list[Count], EachOnce()] = Field(
         description="steps after which weights are kept for the learning curve: averaged weights, and the raw flow"
@@ -187,7 +183,6 @@ class TrainParams(Strict):
         default=1.0,
         gt=0,
         le=1,
-        description="share of a batch whose log-determinant enters the gradient, scaled by one over the share, so that the "
-        "gradient stays unbiased; a whole number of images, chosen at random at each step; default 1, as in the paper. It is "
-        "for residual flows, whose log-determinant is estimated; other runs ignore it, as theirs is exact at no cost",
+        description="share of a batch whose log-determinant enters the gradient, without bias; a whole number of images, "
+        "chosen at random at each step. For residual flows only, whose log-determinant is estimated; default 1, as in the paper",
     )
