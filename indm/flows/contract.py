@@ -109,10 +109,10 @@ def _inverse(flow: Flow, x: Tensor, z: Tensor) -> list[str]:
     return [f"inverse: found an image {off:.3g} away from the one of its latent, expected at most {INVERSE:g}"]
 
 
-@torch.enable_grad()
 def _jacobian(flow: Flow, x: Tensor) -> Tensor:
     """Return the Jacobian of each image's latent, shape (B, D, D): row i is the gradient of the latent's entry i."""
-    x = x.detach().requires_grad_()
-    latents = flow(x, "none")[0].flatten(1)
-    rows = [torch.autograd.grad(entry.sum(), x, retain_graph=True)[0].flatten(1) for entry in latents.unbind(1)]
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        latents = flow(x, "none")[0].flatten(1)
+        rows = [torch.autograd.grad(entry.sum(), x, retain_graph=True)[0].flatten(1) for entry in latents.unbind(1)]
     return torch.stack(rows, 1)

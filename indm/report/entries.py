@@ -104,9 +104,7 @@ def _sentence(about: Mapping[str, Any]) -> Any:
         effect = (
             f"{abs(row['effect']):.4f} bits/dim {where} (95 % interval {row['low']:.4f} to {row['high']:.4f} below)"
         )
-        return (
-            f"- Against {against}: **{name(row['verdict'])}**.\n  Its bound lies {effect}."
-        )
+        return f"- Against {against}: **{name(row['verdict'])}**.\n  Its bound lies {effect}."
 
     return sentence
 
