@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 from indm.bench.kept.page import replace_block
 from indm.errors import ArtifactError
 from indm.report.answers import answers_of
-from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
+from indm.report.differences import COMPARISONS
 from indm.report.export import ratio
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.figures_lines import GAINS
@@ -42,6 +42,7 @@ from indm.report.results import read_rows, records
 from indm.variants import SAME_COMPUTE
 
 SUITES = {
+    "cifar10-maps": "CIFAR-10, 1,000 steps, six seeds",
     "cifar10-3000": "CIFAR-10, 3,000 steps",
     "cifar10-1000": "CIFAR-10, 1,000 steps",
     "digits-seeds": "8×8 digits",
@@ -56,13 +57,20 @@ DENSITIES = "densities"
 COUNTED = ("better-nll-known", "shorter-paths-known")
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 # The columns of README's table of means, before the cheaper map.
-MEANT = ((REFERENCE, ""), (TREATMENT, ""), (REFERENCE, SAME_COMPUTE))
+# The columns of README's table of means: the rungs of the ladder, and no map for INDM's compute.
+LADDER = (
+    (REFERENCE, ""),
+    (REFERENCE, "fixed-filter"),
+    (REFERENCE, "learned-curve-filter"),
+    (TREATMENT, ""),
+    (REFERENCE, SAME_COMPUTE),
+)
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
 # Rows of README's table of means: suite, name, claim, objective, table and decimals. On digits, FID ranks no models: real test
 # images have as much.
 NELBO = ("NELBO in bits/dim", "better-nelbo", "nll", "nll", 3)
 MEANS = (
-    *((suite, *NELBO) for suite in EVIDENCE),
+    *((suite, *NELBO) for suite in ("cifar10-maps", *EVIDENCE)),
     ("fashion-full", "FID", "lower-fid", "fid", "fid", 2),
 )
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
@@ -143,41 +151,57 @@ def _counted(rows: pd.DataFrame) -> str:
 
 
 def with_means(page: str, published: Path) -> str:
-    """Return README.md with means of DDPM++, INDM, DDPM++ at INDM's compute and a cheaper map; see :func:`with_answers`."""
-    folders = {suite: published / suite / "tables" for suite, *_ in MEANS}
-    if not all(folder.is_dir() for folder in folders.values()):
-        return page
+    """Return README.md with the means of the ladder's rungs and of DDPM++ at INDM's compute; see :func:`with_answers`."""
     lines = [
-        f"| lower is better | {' | '.join(arm(*cell) for cell in MEANT)} | a cheaper map |",
-        "|---|--:|--:|--:|--:|",
+        f"| lower is better | {' | '.join(arm(*cell) for cell in LADDER)} | FLOPs of INDM’s step |",
+        "|---" + "|--:" * (len(LADDER) + 1) + "|",
     ]
-    for suite, measured, claim, objective, table, digits in MEANS:
-        numbers, graded = (read_rows(folders[suite] / f"{it}.csv") for it in (table, "claims"))
-        numbers, graded = (rows[rows["objective"] == objective] for rows in (numbers, graded))
-        rows = {row["comparison"]: row for row in records(graded[graded["id"] == claim])}
-        cells = [_mean(numbers, model, table, digits) for model in (REFERENCE, TREATMENT)]
-        cells[1] += f"<br>{_word(rows[STEPS])}"
-        for row in (rows[COMPUTE], rows[SIMPLE]):
-            if pd.isna(row["effect"]):
-                cells.append("not run")
-                continue
-            cells.append(f"{_mean(numbers, row['against'], table, digits)}<br>{name(TREATMENT)}: {_word(row)}")
-        lines.append(f"| {SUITES[suite]}, {measured} | {' | '.join(cells)} |")
-    return replace_block(page, "means", "\n".join(lines), "README.md")
+    found = [
+        _means_row(published / row[0] / "tables", *row) for row in MEANS if (published / row[0] / "tables").is_dir()
+    ]
+    return replace_block(page, "means", "\n".join(lines + found), "README.md") if found else page
+
+
+def _means_row(tables: Path, suite: str, measured: str, claim: str, objective: str, table: str, digits: int) -> str:
+    """Write the means of a suite's models, the verdict on INDM against each, and the relative FLOPs of its step."""
+    numbers, claims, compute = (
+        _of_objective(tables / f"{name}.csv", objective) for name in (table, "claims", "compute")
+    )
+    verdicts = {row["against"]: row for row in records(claims[(claims["id"] == claim) & claims["effect"].notna()])}
+    cells = []
+    for model, variant in LADDER:
+        cell = _mean(_of_model(numbers, model, variant), table, digits)
+        judged = verdicts.get(REFERENCE if model == TREATMENT else f"{model} {variant}")
+        if cell and judged and (model, variant) != LADDER[0]:
+            whose = "" if model == TREATMENT else f"{name(TREATMENT)}: "
+            cell += f"<br>{whose}{_word(judged)}"
+        cells.append(cell or "not run")
+    flops = [_of_model(compute, model)["train_flops_per_step"].iloc[0] for model in (TREATMENT, REFERENCE)]
+    return f"| {SUITES[suite]}, {measured} | {' | '.join(cells)} | × {flops[0] / flops[1]:.1f} |"
+
+
+def _of_objective(path: Path, objective: str) -> pd.DataFrame:
+    rows = read_rows(path)
+    return rows[rows["objective"] == objective]
+
+
+def _of_model(rows: pd.DataFrame, model: str, variant: str = "") -> pd.DataFrame:
+    return rows[(rows["model"] == model) & (rows["variant"] == variant)]
 
 
 def _word(row: Mapping[str, Any]) -> str:
-    """Write a verdict, with the ratio of FIDs that was found behind *no gain*."""
-    return ", ".join(filter(None, (name(row["verdict"]), ratio(row))))
+    """Write a verdict, with the ratio of FIDs that was found behind *no gain*; an asterisk marks exploratory ones."""
+    words = ", ".join(filter(None, (name(row["verdict"]), ratio(row))))
+    return words if row["family"] == "primary" else f"{words} \\*"
 
 
-def _mean(numbers: pd.DataFrame, compared: str, table: str, digits: int) -> str:
-    """Write a model's mean over seeds with its standard error, and a control's name; NELBO with the decoder of claims."""
-    model, _, variant = compared.partition(" ")
-    (row,) = records(numbers[(numbers["model"] == model) & (numbers["variant"] == variant)])
+def _mean(rows: pd.DataFrame, table: str, digits: int) -> str:
+    """Write a model's mean over seeds with its standard error, NELBO with the decoder of claims; empty if it was not run."""
+    if rows.empty:
+        return ""
+    (row,) = records(rows)
     metric = "fid" if table == "fid" else "nelbo_fixed" if row["decoder"] == "fixed" else "nelbo"
-    named = f", {comparator(compared)}" if variant not in ("", SAME_COMPUTE) else ""
-    return f"{row[metric]:.{digits}f} ± {row[f'{metric}_se']:.{digits}f}{named}"
+    return f"{row[metric]:.{digits}f} ± {row[f'{metric}_se']:.{digits}f}"
 
 
 def with_weights(page: str, published: Path) -> str:

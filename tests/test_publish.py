@@ -632,30 +632,39 @@ def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
         "better-nelbo": ("nll", "better", "undecided", "worse"),
         "lower-fid": ("fid", "undecided", "not better", "undecided"),
     }
-    against = {COMPUTE: "ddpmpp same-compute", SIMPLE: "ddpmpp learned-affine"}
+    against = {STEPS: "ddpmpp", COMPUTE: "ddpmpp same-compute", SIMPLE: "ddpmpp fixed-filter"}
     claims = [
         {"id": claim, "objective": objective, "comparison": comparison, "verdict": verdict, "smallest_effect": 0.1}
-        | {"unit": "bits/dim" if objective == "nll" else "log ratio"}
-        | {"effect": np.nan if (objective, comparison) == ("fid", SIMPLE) else 0.5, "against": against.get(comparison)}
+        | {"unit": "bits/dim" if objective == "nll" else "log ratio", "against": against[comparison]}
+        | {"effect": np.nan if (objective, comparison) == ("fid", SIMPLE) else 0.5}
+        | {"family": "exploratory" if comparison == SIMPLE else "primary"}
         for claim, (objective, *verdicts) in words.items()
         for comparison, verdict in zip(COMPARISONS, verdicts, strict=True)
     ]
-    cells = [("ddpmpp", "", 3.0), ("indm", "", 2.0), ("ddpmpp", "same-compute", 1.0), ("ddpmpp", "learned-affine", 4.0)]
+    cells = [("ddpmpp", "", 3.0), ("indm", "", 2.0), ("ddpmpp", "same-compute", 1.0), ("ddpmpp", "fixed-filter", 4.0)]
     numbers = [{"model": model, "variant": variant, "fid": mean, "fid_se": 0.5} for model, variant, mean in cells]
     likelihoods = pd.DataFrame(numbers).rename(columns={"fid": "nelbo", "fid_se": "nelbo_se"})
     likelihoods = likelihoods.assign(
         decoder=["learned", "fixed", "learned", "learned"], nelbo_fixed=9.0, nelbo_fixed_se=0.25
     )
+    compute = pd.DataFrame(cells, columns=["model", "variant", "train_flops_per_step"]).replace(2.0, 7.5)
     for suite, *_ in MEANS:
         folder = tmp_path / suite / "tables"
         write_table(folder / "claims.csv", pd.DataFrame(claims))
         write_table(folder / "nll.csv", likelihoods.assign(objective="nll"))
         write_table(folder / "fid.csv", pd.DataFrame(numbers).assign(objective="fid"))
-    rows = [line.split(" | ", 2)[2] for line in with_means(page, tmp_path).splitlines()[6:8]]
-    assert rows == [
-        "9.000 ± 0.250<br>better | 1.000 ± 0.500<br>INDM: undecided | 4.000 ± 0.500, learned affine map<br>INDM: worse |",
-        "2.00 ± 0.50<br>undecided | 1.00 ± 0.50<br>INDM: no gain, FID 0.61 times as high | not run |",
-    ]
+        both = [compute.assign(objective=objective) for objective in ("nll", "fid")]
+        write_table(folder / "compute.csv", pd.concat(both))
+    rows = [line for line in with_means(page, tmp_path).splitlines() if "±" in line]
+    nelbo, fid = (line.split(" | ", 1)[1] for line in rows[-2:])
+    assert nelbo == (
+        "3.000 ± 0.500 | 4.000 ± 0.500<br>INDM: worse \\* | not run | 9.000 ± 0.250<br>better"
+        " | 1.000 ± 0.500<br>INDM: undecided | × 2.5 |"
+    )
+    assert fid == (
+        "3.00 ± 0.50 | 4.00 ± 0.50 | not run | 2.00 ± 0.50<br>undecided"
+        " | 1.00 ± 0.50<br>INDM: no gain, FID 0.61 times as high | × 2.5 |"
+    )
 
 
 def test_weights_have_the_numbers_of_their_own_run(tmp_path: Path) -> None:
