@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -19,10 +20,11 @@ from indm.bench.stages import figure as stage
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
+from indm.measured import BAND_METRICS
 from indm.report import figures
 from indm.report.figures import FIGURES, Plot, plot_figures
 from indm.report.figures_claims import MOST_SEEDS
-from indm.report.figures_lines import CONTROLS
+from indm.report.figures_lines import CONTROLS, bands
 from indm.report.figures_toy2d import MODELS, toy2d_figure
 from indm.report.names import arm
 from indm.report.plotting import BLUE, DARK, GROUND, PAPER, SOFT, VERMILLION, plain_ticks, style_of
@@ -436,3 +438,20 @@ def test_a_figure_lies_on_a_ground_that_follows_the_theme(drawn: dict[str, bytes
 def test_the_answer_has_a_label_for_every_primary_claim() -> None:
     claims = [claim for claim in load_claims(REPOSITORY / "params/claims.yaml").claims if claim.family == "primary"]
     assert {one.id for one in claims if one.baseline is None and one.metric.stage != "toy2d"} == LABELS.keys()
+
+
+def test_bands_show_how_far_a_model_lies_below_the_baseline() -> None:
+    """With errors of both; a model without shares, whose map mixes frequencies, has no line."""
+    shares = {"": 1.0, "fixed-filter": 0.75, "learned-curve-filter": np.nan}
+    cell = {"dataset": "cifar10", "sde": "vp", "objective": "nll", "model": "ddpmpp", "seeds": 6}
+    rows = []
+    for variant, share in shares.items():
+        of_bands = {band: share * number for number, band in enumerate(BAND_METRICS, 1)}
+        rows.append(cell | {"variant": variant} | of_bands | {f"{band}_se": 0.03 for band in BAND_METRICS})
+    (axis,) = bands(pd.DataFrame(rows)).axes[:1]
+    found = [np.asarray(line.get_ydata(), dtype=float) for line in axis.get_lines()]
+    (lead,) = [numbers for numbers in found if len(numbers) == len(BAND_METRICS)]
+    np.testing.assert_allclose(lead, 0.25 * np.arange(1, 7))
+    (bars,) = [found for found in axis.collections if isinstance(found, LineCollection)]
+    half = 2.5705818366147 * 0.03 * 2**0.5
+    np.testing.assert_allclose([np.ptp(np.asarray(part)[:, 1]) / 2 for part in bars.get_segments()], half)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from indm.measured import BAND_METRICS
 from indm.report.figures_claims import claims, known_claims
 from indm.report.figures_ladder import ablation
 from indm.report.figures_lines import (
     GAINS,
+    bands,
     discretization,
     error_compute,
     flow,
@@ -52,7 +54,7 @@ def plot_figures(tables: Path) -> dict[str, bytes]:
     for figure, drawing in FIGURES.items():
         table = _read(tables / f"{drawing.table}.csv")
         rows = table.query(drawing.of) if drawing.of and len(table) else table
-        if len(rows) and rows[drawing.value].notna().any():
+        if len(rows) and drawing.value in rows and rows[drawing.value].notna().any():
             with styled(STYLE):
                 beside = (_read(tables / f"{name}.csv") for name in drawing.beside)
                 figures[figure] = to_svg(drawing.draw(rows, *beside))
@@ -89,6 +91,7 @@ FIGURES = {
     "learning-curve-flops": Plot("learning_curve", "nelbo", learning_curve_flops),
     "learning-curve-step": Plot("learning_curve", "nelbo", learning_curve_step),
     "flow": Plot("flow", GAINS[0], flow),
+    "bands": Plot("flow", BAND_METRICS[0], bands),
     "ablation": Plot("ablation", "nelbo_difference", ablation, ("claims",)),
     "error-compute": Plot("toy2d", "nelbo_excess", error_compute),
     "tuning": Plot("tuning", "target", tuning, ("tuned",)),

@@ -17,12 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from indm.measured import FLOW_METRICS
+from indm.measured import BAND_METRICS, FLOW_METRICS
 from indm.report.catalogue import PLACE
 from indm.report.columns import heading
 from indm.report.figures_ladder import rung
 from indm.report.intervals import FEWEST_SEEDS, STUDENT, half_widths, named_bars
-from indm.report.names import arm, cell_name, name
+from indm.report.names import REFERENCE, arm, cell_name, name
 from indm.report.plotting import COLUMN, GRID, INK, MODELS, SOFT, WIDTH, note, plain_ticks, style_of
 
 # Number of panels in a row, and of controls in a panel.
@@ -144,6 +144,29 @@ def flow(table: pd.DataFrame) -> Figure:
     for axis in axes:
         plain_ticks(axis.xaxis)
     return note(figure, named_bars({STUDENT: table["seeds"]}))
+
+
+def bands(table: pd.DataFrame) -> Figure:
+    """Draw how far each model's share of the bound lies below the baseline's in each band of spatial frequencies.
+
+    The errors of both models are added as if they were independent, so that intervals are wider than those of paired differences.
+    """
+    plain = table[(table["model"] == REFERENCE) & (table["variant"] == "")]
+    both = table.merge(plain, on=PLACE, suffixes=("", "_plain"))
+    both = both[(both["model"] != REFERENCE) | (both["variant"] != "")].dropna(subset=[BAND_METRICS[0]])
+    parts = []
+    for i, band in enumerate(BAND_METRICS):
+        lead, error = both[f"{band}_plain"] - both[band], np.hypot(both[f"{band}_se"], both[f"{band}_se_plain"])
+        parts.append(both.assign(frequency=(i + 0.5) / len(BAND_METRICS), lead=lead, lead_se=error))
+    rows = []
+    for group, part in _groups(pd.concat(parts)):
+        label = f"{cell_name(*group)}\nbits/dim below {name(REFERENCE)}"
+        rows += [[Panel("", label, "frequency", "lead", list(_lines(part, arms)))] for arms in _arms(part)]
+    figure, axes = _draw(rows, "frequency, relative to the highest")
+    for axis in axes:
+        axis.axhline(0, color=INK, linewidth=0.8)
+        plain_ticks(axis.xaxis)
+    return note(figure, named_bars({STUDENT: both["seeds"]}))
 
 
 def error_compute(table: pd.DataFrame) -> Figure:
