@@ -180,11 +180,13 @@ def conclusion(answers: Iterable[Answer]) -> list[str]:
 def _sentence(opening: str, by_claim: Mapping[str, Mapping[str, int]]) -> str:
     count = sum((Counter(found) for found in by_claim.values()), Counter[str]())
     total, open_ = count.total(), count[UNDECIDED]
+    claim = next(claim for claim, found in by_claim.items() if found)
+    if total == open_ == 1:
+        return f"{opening}, whether {SUBJECT} is better is undecided ({claim})."
     if total == open_:
-        asked = {1: "the main question is", 2: "both main questions are"}.get(total, f"all {total} main questions are")
-        return f"{opening}, {asked} undecided."
+        asked = "both main questions" if total == 2 else f"all {total} main questions"
+        return f"{opening}, {asked} are undecided."
     if total == 1:
-        claim = next(claim for claim, found in by_claim.items() if found)
         return f"{opening}, {SUBJECT} {_verbs(next(iter(count)))} ({claim})."
     decided: list[str] = []
     for word in (word for word in (BETTER, WORSE, NOT_BETTER) if count[word]):
