@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Document:
 
 def sections(document: Document, form: Form) -> dict[str, str]:
     """Write the sections of a document, by their names, of which some may be empty."""
-    values = {"document": document, "form": form, "leads": LEADS, "arms": list(ARMS.values())}
+    values = {"document": document, "form": form, "leads": LEADS}
     return {name: template.render(values).strip() for name, template in _templates().items()}
 
 
@@ -66,14 +67,29 @@ def _templates() -> dict[str, Template]:
     )
     environment.filters["plain"] = plain
     environment.globals |= {
-        one.__name__: one for one in (conclusion, counted, counts, elsewhere, matrix, rows_of, seeds_of, table)
+        one.__name__: one for one in (arms_of, conclusion, counted, counts, elsewhere, matrix, rows_of, seeds_of, table)
     }
     return {name.partition(".")[0]: environment.get_template(name) for name in environment.list_templates()}
 
 
+def arms_of(means: Sequence[Row]) -> list[str]:
+    """Name the models that have a number in a table of means."""
+    return [arm for arm, entries in zip(ARMS.values(), _columns(means), strict=True) if any(entries)]
+
+
 def rows_of(means: Sequence[Row], form: Form) -> list[list[str]]:
-    """Write the rows of a table of means."""
-    return [[plain(f"{row.label}, {row.remark}"), *(set_entry(entry, form) for entry in row.entries)] for row in means]
+    """Write the rows of a table of means, in the columns of :func:`arms_of`."""
+    shown = [any(entries) for entries in _columns(means)]
+    rows = []
+    for row in means:
+        cells = [set_entry(entry, form) for entry in compress(row.entries, shown)]
+        rows.append([plain(f"{row.label}, {row.remark}"), *cells])
+    return rows
+
+
+def _columns(means: Sequence[Row]) -> list[list[str]]:
+    """Return the texts of each model's numbers."""
+    return [[row.entries[place].text for row in means] for place in range(len(ARMS))]
 
 
 def facts(

@@ -1,4 +1,4 @@
-"""The table of means on the first screen: DDPM++, INDM, and DDPM++ at INDM's compute."""
+"""The table of means on the first screen: no map, cheaper maps, INDM, and DDPM++ at INDM's compute."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +12,9 @@ from indm.report.page.entries import Entry, column_entries
 from indm.report.results import read_columns
 from indm.variants import SAME_COMPUTE
 
-ARMS = {cell: arm(*cell) for cell in ((REFERENCE, ""), (TREATMENT, ""), (REFERENCE, SAME_COMPUTE))}
+LADDER = ("", "fixed-filter", "learned-curve-filter")
+CELLS = (*((REFERENCE, variant) for variant in LADDER), (TREATMENT, ""), (REFERENCE, SAME_COMPUTE))
+ARMS = {cell: arm(*cell) for cell in CELLS}
 # Rows for images: the table, and the metric.
 OF_IMAGES = {"NELBO": ("nll", "nelbo"), "NLL": ("nll", "nll"), "FID": ("fid", "fid")}
 FEW = "FID, few steps"
@@ -74,7 +76,7 @@ def _row(label: str, rows: pd.DataFrame, metric: str, objective: str, remark: st
     chosen = objective if objective in set(rows["objective"]) else next(iter(rows["objective"]), "")
     cells = rows[rows["objective"] == chosen].set_index(["model", "variant"], drop=False)
     numbers = pd.DataFrame([read_number(cells, cell, metric) for cell in ARMS], dtype="Float64")
-    if numbers["value"].notna()[1]:
+    if numbers["value"].notna()[CELLS.index((TREATMENT, ""))]:
         yield Row(label, f"{remark}{chosen} objective", column_entries("value", numbers))
 
 
