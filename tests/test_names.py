@@ -93,7 +93,8 @@ def drawn(folder: Path) -> Iterator[Figure]:
     for key, plot in FIGURES.items():
         table, *beside = (_read(folder / f"{stem}.csv") for stem in (plot.table, *plot.beside))
         rows = table.query(plot.of) if plot.of and len(table) else table
-        if key not in ("tuning", "protocol") and len(rows) and rows[plot.value].notna().any():
+        known = rows.get(plot.value, pd.Series(dtype=float))
+        if key not in ("tuning", "protocol") and known.notna().any():
             yield plot.draw(rows, *beside)
 
 

@@ -32,11 +32,13 @@ from indm.report.answers import OPENINGS, SUBJECT, conclusion, counted, elsewher
 from indm.report.differences import CONTROL
 from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import MEANINGS
+from indm.report.matrix import InFile
 from indm.report.page import contents as page_contents
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import missing, read_records
+from indm.report.page.document import arms_of, rows_of
 from indm.report.page.entries import set_numbers
-from indm.report.page.means import FEW, OF_IMAGES, read_means
+from indm.report.page.means import ARMS, FEW, OF_IMAGES, read_means
 from indm.report.page.pictures import read_figures
 from indm.report.page.render import render, render_headline
 from indm.report.page.tables import Table, read_table
@@ -261,9 +263,17 @@ def test_means_are_those_of_the_tables_in_the_claims_decoder(folder: Path, tmp_p
     nll = pd.read_csv(tables / "nll.csv")
     nll.assign(decoder="fixed", nelbo_fixed=1.25, nelbo_fixed_se=0.5).to_csv(tmp_path / "tables/nll.csv", index=False)
     nelbo, *_ = read_means(tmp_path / "tables")["digits, VP"]
-    assert [entry.value for entry in nelbo.entries] == [1.25] * 3
+    assert {cell: entry.value for cell, entry in zip(ARMS, nelbo.entries, strict=True)} == {
+        ("ddpmpp", ""): 1.25,
+        ("ddpmpp", "fixed-filter"): None,
+        ("ddpmpp", "learned-curve-filter"): None,
+        ("indm", ""): 1.25,
+        ("ddpmpp", "same-compute"): 1.25,
+    }
+    assert arms_of([nelbo]) == ["DDPM++", "INDM", "DDPM++ at INDM’s compute"]
+    assert [len(row) for row in rows_of([nelbo], InFile())] == [4]
     at = (nll["sde"] == "vp") & (nll["objective"] == "nll") & (nll["model"] == "indm")
-    assert means["digits, VP"][0].entries[1].value == nll[at]["nelbo"].iloc[0]
+    assert means["digits, VP"][0].entries[[*ARMS].index(("indm", ""))].value == nll[at]["nelbo"].iloc[0]
 
 
 def test_without_images_the_lowest_means_on_densities_are_counted(tmp_path: Path) -> None:
@@ -276,7 +286,7 @@ def test_without_images_the_lowest_means_on_densities_are_counted(tmp_path: Path
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "toy2d.csv", index=False)
     ((bound,),) = read_means(tmp_path).values()
-    assert [entry.text for entry in bound.entries] == ["0 of 2", "1 of 2", "1 of 2"]
+    assert [entry.text for entry in bound.entries if entry.text] == ["0 of 2", "1 of 2", "1 of 2"]
 
 
 def test_the_description_of_snakemakes_report_has_the_answer_too(folder: Path) -> None:
