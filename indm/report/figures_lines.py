@@ -37,6 +37,8 @@ LETTERS = 18
 APART = 1.03
 # Of FLOPs, which differ between models, a smaller one.
 APART_FLOPS = 1.025
+# On an axis of less than a factor of two, an even smaller one, so that equal FLOPs do not look different.
+APART_NARROW = 1.006
 BESIDE = " Models of equal FLOPs stand beside each other."
 # Factor between a number of steps that is too small and the edges of its shading.
 SHADE = 1.25
@@ -234,12 +236,19 @@ def _lay_out(rows: list[list[Panel]], abreast: int) -> tuple[Figure, list[tuple[
     ]
     first: dict[str, Axes] = {}
     for axis, panel in placed:
-        axis.set(xscale="log", yscale=panel.y_scale)
+        axis.set(xscale=_x_scale(panel), yscale=panel.y_scale)
         if (alike := first.setdefault(panel.y_label, axis)) is not axis:
             axis.sharey(alike)
         if alike is axis or axis.get_subplotspec().is_first_col():
             axis.set_ylabel(panel.y_label)
     return figure, placed
+
+
+def _x_scale(panel: Panel) -> Scale:
+    """Return a linear scale if the lines span less than a factor of two, in which a logarithmic one has hardly any ticks."""
+    found = pd.concat([part[panel.x] for _, part, _ in panel.lines]).dropna()
+    places = found[found > 0]
+    return "linear" if places.nunique() > 1 and places.max() < 2 * places.min() else "log"
 
 
 def _draw_lines(axis: Axes, panel: Panel) -> list[Line2D]:
@@ -248,7 +257,7 @@ def _draw_lines(axis: Axes, panel: Panel) -> list[Line2D]:
     for i, (label, table, style) in enumerate(panel.lines):
         part = _with_ends(table, panel.value).dropna(subset=[panel.x, panel.value]).sort_values(panel.x)
         # Models share steps and FLOPs, so their bars would hide each other.
-        apart = APART_FLOPS if panel.x == "flops" else APART
+        apart = APART_NARROW if axis.get_xscale() == "linear" else APART_FLOPS if panel.x == "flops" else APART
         place = part[panel.x] * apart ** (i - (len(panel.lines) - 1) / 2)
         bars = [part["mean"] - part["low"], part["high"] - part["mean"]]
         line, _, _ = axis.errorbar(place, part["mean"], bars, elinewidth=0.7, **style)

@@ -183,7 +183,9 @@ def _has_one(low: float, high: float) -> bool:
 
 
 def plain_ticks(axis: Axis) -> None:
-    """Write the ticks of a logarithmic axis as plain numbers."""
+    """Write the ticks of a logarithmic axis as plain numbers; a linear one has them."""
+    if axis.get_scale() == "linear":
+        return
     axis.set_major_formatter(PlainLogFormatter())
     axis.set_minor_formatter(PlainLogFormatter())
 
