@@ -13,13 +13,14 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from indm.bench.cli import main
+from indm.bench.entries import training
 from indm.bench.entries.enter import enter
 from indm.bench.entries.entry import read_entry
 from indm.bench.entries.folder import Folder, read_folder, steps_for, table_text
 from indm.bench.entries.records import accepted, current_record, record_of, record_texts
 from indm.bench.entries.tasks import Points, _check_above, tasks_of
 from indm.bench.entries.tracks import LoadedTrack, load_track
-from indm.bench.entries.training import _check_count
+from indm.bench.entries.training import Job, Trained, _check_count, run_job
 from indm.bench.entries.verify import FAILED, OK, OPEN, verify
 from indm.errors import ArtifactError, IndmError, ParamsError
 from indm.flows.contract import check_flow
@@ -34,8 +35,9 @@ SHAPE = (2, 2, 2)
 
 
 @pytest.fixture(autouse=True)
-def _at_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
+def _at_the_top(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr("indm.bench.entries.enter.WORK", tmp_path / "unfinished")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,10 @@ def track() -> LoadedTrack:
 @pytest.fixture(scope="module")
 def entered(track: LoadedTrack, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     out = tmp_path_factory.mktemp("entries")
-    return enter(EXAMPLE, track, out, records=out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        patch.setattr("indm.bench.entries.enter.WORK", out / "unfinished")
+        return enter(EXAMPLE, track, out, records=out)
 
 
 @pytest.fixture
@@ -242,6 +247,30 @@ def test_the_operations_of_all_trainings_are_equal(entered: Folder) -> None:
         spent = facts.build_flops + facts.steps * facts.step_flops
         assert 0 <= entered.about.budget - spent < facts.step_flops
     assert models["entry"].steps < models["ddpmpp"].steps == 12
+
+
+def test_a_killed_command_continues_with_the_trainings_that_are_missing(
+    entered: Folder, track: LoadedTrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trains each model once, and finds the same numbers."""
+    trained: list[str] = []
+
+    def run(job: Job) -> Trained:
+        if len(trained) == 5:
+            trained.append("killed")
+            raise KeyboardInterrupt
+        trained.append(job.name)
+        return run_job(job)
+
+    monkeypatch.setattr(training, "run_job", run)
+    with pytest.raises(KeyboardInterrupt):
+        enter(EXAMPLE, track, tmp_path, records=tmp_path)
+    folder = enter(EXAMPLE, track, tmp_path, records=tmp_path)
+    trained.remove("killed")
+    assert len(trained) == len(set(trained)) == len(folder.runs)
+    pd.testing.assert_frame_equal(folder.numbers, entered.numbers)
+    pd.testing.assert_frame_equal(folder.losses, entered.losses)
+    assert not [*(tmp_path / "unfinished").rglob("*.safetensors")]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
