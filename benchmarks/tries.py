@@ -54,7 +54,11 @@ def tried(track: LoadedTrack, gain: float, tries: int, repeats: int) -> Tried:
 
 
 def _one(track: LoadedTrack, found: Numbers) -> dict[str, Any]:
-    """Judge one try, whose entry has these bounds below those of the other model."""
+    """Judge one try.
+
+    Arguments:
+        found: how far the entry's bounds lie below the other model's, shape (S, N), in bits/dim.
+    """
     seeds = list(range(len(found)))
     table = pd.DataFrame({column("ddpmpp", seed): found[seed] for seed in seeds})
     for seed in seeds:

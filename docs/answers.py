@@ -27,6 +27,7 @@ from indm.report.grades import UNDECIDED
 from indm.report.intervals import half_widths
 from indm.report.matrix import InFile, matrix
 from indm.report.names import REFERENCE, TREATMENT, arm, comparator, name
+from indm.report.page.means import ARMS
 from indm.report.plotting import (
     GRID,
     INK,
@@ -57,14 +58,6 @@ DENSITIES = "densities"
 COUNTED = ("better-nll-known", "shorter-paths-known")
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 # The columns of README's table of means, before the cheaper map.
-# The columns of README's table of means: the rungs of the ladder, and no map for INDM's compute.
-LADDER = (
-    (REFERENCE, ""),
-    (REFERENCE, "fixed-filter"),
-    (REFERENCE, "learned-curve-filter"),
-    (TREATMENT, ""),
-    (REFERENCE, SAME_COMPUTE),
-)
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
 # Rows of README's table of means: suite, name, claim, objective, table and decimals. On digits, FID ranks no models: real test
 # images have as much.
@@ -153,8 +146,8 @@ def _counted(rows: pd.DataFrame) -> str:
 def with_means(page: str, published: Path) -> str:
     """Return README.md with the means of the ladder's rungs and of DDPM++ at INDM's compute; see :func:`with_answers`."""
     lines = [
-        f"| lower is better | {' | '.join(arm(*cell) for cell in LADDER)} | FLOPs of INDM’s step |",
-        "|---" + "|--:" * (len(LADDER) + 1) + "|",
+        f"| lower is better | {' | '.join(ARMS.values())} | FLOPs of INDM’s step |",
+        "|---" + "|--:" * (len(ARMS) + 1) + "|",
     ]
     found = [
         _means_row(published / row[0] / "tables", *row) for row in MEANS if (published / row[0] / "tables").is_dir()
@@ -169,10 +162,10 @@ def _means_row(tables: Path, suite: str, measured: str, claim: str, objective: s
     )
     verdicts = {row["against"]: row for row in records(claims[(claims["id"] == claim) & claims["effect"].notna()])}
     cells = []
-    for model, variant in LADDER:
+    for model, variant in ARMS:
         cell = _mean(_of_model(numbers, model, variant), table, digits)
         judged = verdicts.get(REFERENCE if model == TREATMENT else f"{model} {variant}")
-        if cell and judged and (model, variant) != LADDER[0]:
+        if cell and judged and (model, variant) != (REFERENCE, ""):
             whose = "" if model == TREATMENT else f"{name(TREATMENT)}: "
             cell += f"<br>{whose}{_word(judged)}"
         cells.append(cell or "not run")

@@ -6,6 +6,7 @@ A suite that is registered but not yet published stands in them as not finished,
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 from indm.bench.kept.page import replace_block
@@ -347,7 +348,7 @@ def _pending(published: Path, suite: Suite, registration: Registration) -> str:
     ]
     found = table(("lead in NELBO, bits/dim", "forecast", "found", "within the forecast"), rows)
     told = f"State: {state}; registered on {registration.date} in commit {registration.commit[:8]}."
-    return f"{told} {_size(suite)} {_precision(registration.note)}\n\n{found}"
+    return fill(f"{told} {_size(suite)} {_precision(registration.note)}", 120) + f"\n\n{found}"
 
 
 def _size(suite: Suite) -> str:

@@ -780,9 +780,6 @@ def test_the_numbers_in_readme_s_text_are_those_of_the_published_tables() -> Non
     ends = pd.concat(claims)[["effect", "low", "high"]]
     known = {f"{abs(value):.{digits}f}" for value in ends.to_numpy().ravel() for digits in (2, 3)}
     known |= {f"{value:.{digits}f}" for suite in LONGEST for value in costs(suite) for digits in (1, 2)}
-    compute = read_rows(REPOSITORY / "docs/results/cifar10-maps/tables/compute.csv").set_index("variant")
-    flops = compute[compute["model"] == "ddpmpp"]["train_flops_per_step"]
-    known.add(f"{100 * (flops[MAPS] / flops[''] - 1):.1f}")
     flow = read_rows(REPOSITORY / "docs/results/cifar10-3000/tables/flow.csv")
     maps = flow[(flow["model"] == "ddpmpp") & (flow["variant"] == MAPS)]
     known |= {f"{100 * (1 - value):.1f}" for value in maps["midpoint"]}
@@ -812,8 +809,9 @@ def test_readme_s_gains_from_maps_are_those_of_their_suites() -> None:
     # What the learned map gains in all, of which the fixed filter has four fifths.
     (both,) = gains("cifar10-maps", "better-nelbo-maps")
     assert float(fixed) / float(both) == pytest.approx(0.8, abs=0.05)
-    flow = re.findall(r"\b\d+\.\d{3}\b", bullet("INDM's flow helps"))
-    assert flow == gains("cifar10-3000", "better-nelbo-behind-maps")
+    claims = read_rows(REPOSITORY / "docs/results/cifar10-3000/tables/claims.csv").set_index("id")
+    behind = claims.loc["better-nelbo-behind-maps"]
+    assert (behind["verdict"], behind["n"]) == ("undecided", 3)
 
 
 def test_readme_counts_known_densities_as_their_table_does() -> None:

@@ -12,6 +12,7 @@ from indm.report.grades import grade
 from indm.report.intervals import Numbers, interval
 from indm.report.names import name
 from indm.report.plotting import COLUMN, SOFT, STYLE, note, style_of, styled
+from indm.report.results import records
 
 ENTRY, DDPMPP, RECORD = "entry", "ddpmpp", "record"
 VERDICT_COLUMNS = ["against", "verdict", "effect", "low", "high", "smallest_effect", "unit", "n", "images", "reason"]
@@ -84,7 +85,12 @@ def page(about: Mapping[str, Any], means: Mapping[str, float], found: pd.DataFra
         found: the verdicts.
     """
     track = f"{about['track']}, version {about['version']}"
-    lines = [f"# {about['label']} on track {track}", "", *map(_sentence(about), found.to_dict("records")), ""]
+    lines = [
+        f"# {about['label']} on track {track}",
+        "",
+        *(_sentence(about, row) for row in records(found)),
+        "",
+    ]
     lines += [
         "| model | bound, bits/dim | decoder | operations of a step | steps | seconds of a step |",
         "|---|--:|---|--:|--:|--:|",
@@ -96,17 +102,13 @@ def page(about: Mapping[str, Any], means: Mapping[str, float], found: pd.DataFra
     return "\n".join([*lines, "", *_notes(about)]) + "\n"
 
 
-def _sentence(about: Mapping[str, Any]) -> Any:
-    def sentence(row: Mapping[str, Any]) -> str:
-        label = about["models"][row["against"]]["label"]
-        against = "DDPM++" if row["against"] == DDPMPP else f"the record, {label}"
-        where = "below" if row["effect"] >= 0 else "above"
-        effect = (
-            f"{abs(row['effect']):.4f} bits/dim {where} (95 % interval {row['low']:.4f} to {row['high']:.4f} below)"
-        )
-        return f"- Against {against}: **{name(row['verdict'])}**.\n  Its bound lies {effect}."
-
-    return sentence
+def _sentence(about: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Write the verdict against a model, and how far the entry's bound lies below that model's."""
+    label = about["models"][row["against"]]["label"]
+    against = "DDPM++" if row["against"] == DDPMPP else f"the record, {label}"
+    where = "below" if row["effect"] >= 0 else "above"
+    effect = f"{abs(row['effect']):.4f} bits/dim {where} (95 % interval {row['low']:.4f} to {row['high']:.4f} below)"
+    return f"- Against {against}: **{name(row['verdict'])}**.\n  Its bound lies {effect}."
 
 
 def _notes(about: Mapping[str, Any]) -> list[str]:
