@@ -100,9 +100,7 @@ def load_track(track: str, folder: Path = FOLDER) -> LoadedTrack:
         raise ParamsError(
             f"{track}: found no such track in {folder}/, expected one of: {known}; or the path of a .yaml file"
         )
-    content = read_valid(file, Track)
-    if content.track != file.stem:
-        raise ParamsError(f"{file}: key track: found {content.track!r}; allowed: {file.stem}, the file's name")
+    content = read_content(file)
     suite = load_suite(file.parent.parent / f"{content.suite}.yaml")
     if (run := suite.runs.get(content.run)) is None or (run.model, run.variant, run.objective) != ("ddpmpp", "", "nll"):
         raise ParamsError(
@@ -111,6 +109,18 @@ def load_track(track: str, folder: Path = FOLDER) -> LoadedTrack:
     return LoadedTrack(
         file, content, with_trial(suite, content.run, run.seed, content.train.model_dump(exclude_unset=True))
     )
+
+
+def read_content(file: Path) -> Track:
+    """Read the keys of a track.
+
+    Raises:
+        ParamsError: if there is a mistake in it.
+    """
+    content = read_valid(file, Track)
+    if content.track != file.stem:
+        raise ParamsError(f"{file}: key track: found {content.track!r}; allowed: {file.stem}, the file's name")
+    return content
 
 
 def density_name(name: str) -> str:
