@@ -308,8 +308,8 @@ def test_images_are_those_that_the_text_states() -> None:
         assert (behind < fid[FLOW].loc[behind.index]).all()
         seeds += len(behind)
     assert seeds == 9
-    wide = claims("digits-seeds").query("id == 'better-nelbo' and against == 'ddpmpp same-parameters'")
-    (wide,) = records(wide.query("objective == 'nll'"))
+    same = "id == 'better-nelbo' and against == 'ddpmpp same-parameters' and objective == 'nll'"
+    (wide,) = records(claims("digits-seeds").query(same))
     assert (wide["verdict"], wide["effect"] < 0) == (NOT_BETTER, True)
 
 
