@@ -18,14 +18,15 @@ from matplotlib.patches import Patch
 
 from indm.bench.kept.page import replace_block
 from indm.errors import ArtifactError
-from indm.report.answers import answers_of
+from indm.report import matrix
+from indm.report.answers import Answer, answers_of, counted, kinds_of
 from indm.report.differences import COMPARISONS
 from indm.report.export import ratio
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.figures_lines import GAINS
 from indm.report.grades import UNDECIDED
 from indm.report.intervals import half_widths
-from indm.report.matrix import InFile, matrix
+from indm.report.matrix import ABSENT, InFile
 from indm.report.names import REFERENCE, TREATMENT, arm, comparator, name
 from indm.report.page.means import ARMS
 from indm.report.plotting import (
@@ -42,29 +43,54 @@ from indm.report.plotting import (
 from indm.report.results import read_rows, records
 from indm.variants import SAME_COMPUTE
 
+# The page of all results.
+RESULTS = "docs/results/README.md"
 SUITES = {
     "cifar10-maps": "CIFAR-10, 1,000 steps, six seeds",
-    "cifar10-3000": "CIFAR-10, 3,000 steps",
     "cifar10-1000": "CIFAR-10, 1,000 steps",
-    "digits-seeds": "8×8 digits",
+    "cifar10-3000": "CIFAR-10, 3,000 steps",
     "fashion-full": "Fashion-MNIST",
     "fashion-long": "Fashion-MNIST, four times the steps",
+    "digits-seeds": "8×8 digits",
     "digits-ve": "8×8 digits, VE",
 }
+# The objectives of suites that have others than nll alone.
+OBJECTIVES = {"fashion-full": ("nll", "fid"), "digits-seeds": ("nll", "fid"), "digits-ve": ("fid",)}
 # The suites whose verdicts and means README.md shows.
 EVIDENCE = {suite: SUITES[suite] for suite in ("cifar10-3000", "digits-seeds", "fashion-full")}
+# Main claims on images, as rows of the page of all results; a claim that is not listed has its question.
+ASKED = {
+    "better-nelbo": "INDM’s NELBO",
+    "lower-fid": "INDM’s FID",
+    "better-nelbo-fixed-filter": "NELBO of the fixed filter, over DDPM++",
+    "better-nelbo-fixed-over-learned": "NELBO of the fixed filter, over the learned curve and filter",
+}
 DENSITIES = "densities"
-# Exploratory claims that are counted there with the main ones: the paper's own metric, and a claim of its first version.
-COUNTED = ("better-nll-known", "shorter-paths-known")
+# The claims on known densities. Exploratory are the paper's own metric, and a claim of its first version.
+KNOWN = {
+    "better-nelbo-known": "bound",
+    "smaller-gap-known": "variational gap, two dimensions",
+    "coarse-discretisation-known": "few steps",
+    "better-nll-known": "NLL *",
+    "shorter-paths-known": "straightness of paths *",
+}
+# The headings of their comparisons, in the order of COMPARISONS.
+OVER = ("no map, equal steps", "no map, equal compute", "a learned matrix, equal steps")
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 # The columns of README's table of means, before the cheaper map.
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
-# Rows of README's table of means: suite, name, claim, objective, table and decimals. On digits, FID ranks no models: real test
-# images have as much.
-NELBO = ("NELBO in bits/dim", "better-nelbo", "nll", "nll", 3)
-MEANS = (
-    *((suite, *NELBO) for suite in ("cifar10-maps", *EVIDENCE)),
-    ("fashion-full", "FID", "lower-fid", "fid", "fid", 2),
+# A row of the tables of means: suite, name, claim, objective, table and decimals.
+Means = tuple[str, str, str, str, str, int]
+# On digits, FID ranks no models: real test images have as much.
+FID: Means = ("fashion-full", "FID", "lower-fid", "fid", "fid", 2)
+# README's rows; and on the page of all results, a row for each suite and objective.
+MEANS: tuple[Means, ...] = (
+    *((suite, "NELBO in bits/dim", "better-nelbo", "nll", "nll", 3) for suite in ("cifar10-maps", *EVIDENCE)),
+    FID,
+)
+LADDER: tuple[Means, ...] = (
+    *((suite, f"`{it}`", "better-nelbo", it, "nll", 3) for suite in SUITES for it in OBJECTIVES.get(suite, ("nll",))),
+    FID,
 )
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.75, 4.6), 4.7, 6.0
@@ -108,51 +134,86 @@ def with_answers(page: str, published: Path) -> str:
     Raises:
         ArtifactError: if a file is missing or damaged, or the page has no place for a table.
     """
-    sections = []
-    for suite, title in SUITES.items():
-        if not (path := published / suite / "tables/claims.csv").is_file():
-            continue
-        claims = read_rows(path, columns=("family", "comparison")).query("family == 'primary'")
-        graded = claims[claims.groupby(["id", "objective"])["effect"].transform("count") > 0]
-        sections.append(f"### {title}\n\n{matrix(answers_of(graded, ('objective',)), InFile())}")
-    return replace_block(page, "answers", "\n\n".join(sections), "docs/results/README.md") if sections else page
+    answers = {
+        suite: answers_of(_main(path), ("objective",))
+        for suite in SUITES
+        if (path := published / suite / "tables/claims.csv").is_file()
+    }
+    if not answers:
+        return page
+    kinds = kinds_of(it for found in answers.values() for it in found)
+    rows = [
+        (
+            f"[{SUITES[suite]}]({suite}/README.md)",
+            ASKED.get(it.claim, matrix.plain(it.question)),
+            it.place,
+            *_cells(it, kinds),
+        )
+        for suite, found in answers.items()
+        for it in found
+    ]
+    headings = ("suite", "claim", "objective", *kinds.values())
+    return replace_block(page, "answers", matrix.table(headings, rows), RESULTS)
+
+
+def _main(path: Path) -> pd.DataFrame:
+    """Read the main claims of a suite that have a number at their place."""
+    claims = read_rows(path, columns=("family", "comparison")).query("family == 'primary'")
+    return claims[claims.groupby(["id", "objective"])["effect"].transform("count") > 0]
+
+
+def _cells(answer: Answer, kinds: Iterable[str]) -> list[str]:
+    return [matrix.cell(answer.cells[kind], InFile()) if kind in answer.cells else ABSENT for kind in kinds]
 
 
 def with_densities(page: str, published: Path) -> str:
-    """Return a page with the number of known densities that have each verdict, by claim and length; see :func:`with_answers`."""
-    path = published / DENSITIES / "tables/claims.csv"
-    if not path.is_file():
+    """Return the page of all results with the verdicts on known densities; see :func:`with_answers`."""
+    if not (published / DENSITIES / "tables/claims.csv").is_file():
         return page
-    claims = read_rows(path, columns=("id", "family", "comparison"))
-    claims = claims[(claims["family"] == "primary") | claims["id"].isin(COUNTED)]
-    counts = claims["smallest_effect"].map("{:g} counts".format)
-    claims["question"] += (
-        " (" + claims["unit"] + ", " + counts + np.where(claims["family"] == "primary", ")", "; exploratory)")
+    return replace_block(page, "densities", known(published, KNOWN), RESULTS)
+
+
+def known(published: Path, claims: Iterable[str]) -> str:
+    """Count the verdicts on known densities, by claim and length of training.
+
+    Arguments:
+        published: the folder with one folder per published suite.
+        claims: the claims that are counted.
+
+    Raises:
+        ArtifactError: if the table is missing or damaged.
+    """
+    rows = read_rows(published / DENSITIES / "tables/claims.csv")
+    found = counted(answers_of(rows[rows["id"].isin([*claims])]))
+    return matrix.table(
+        ("INDM’s flow over", *OVER),
+        [
+            (f"{KNOWN[it.claim]}, {it.length}", *(matrix.counts(it.cells[kind], InFile()) for kind in COMPARISONS))
+            for it in found
+        ],
     )
-    length = claims["dataset"].str.rpartition("-")[2]
-    lines = [f"| claim | training | {' | '.join(COMPARISONS)} |", "|---" * (len(COMPARISONS) + 2) + "|"]
-    for (question, steps), part in claims.groupby([claims["question"], length], sort=False):
-        found = {kind: part[part["comparison"] == kind] for kind in COMPARISONS}
-        lines.append(f"| {question} | {steps} | {' | '.join(map(_counted, found.values()))} |")
-    return replace_block(page, "densities", "\n".join(lines), "docs/results/README.md")
 
 
-def _counted(rows: pd.DataFrame) -> str:
-    """Count the verdicts of rows that have numbers."""
-    words = [name(row["verdict"]) for row in records(rows[rows["effect"].notna()])]
-    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words))) or "not run"
+def with_means(page: str, published: Path, rows: Iterable[Means] = MEANS, place: str = "README.md") -> str:
+    """Return a page with the means of the ladder's rungs and of DDPM++ at INDM's compute.
 
+    Arguments:
+        page: its text.
+        published: the folder with one folder per published suite, which has ``tables/``.
+        rows: the rows of the table; those of suites that are not published are left out.
+        place: the path of the page, for messages.
 
-def with_means(page: str, published: Path) -> str:
-    """Return README.md with the means of the ladder's rungs and of DDPM++ at INDM's compute; see :func:`with_answers`."""
+    Raises:
+        ArtifactError: if a file is missing or damaged, or the page has no place for the table.
+    """
     lines = [
         f"| lower is better | {' | '.join(ARMS.values())} | FLOPs of INDM’s step |",
         "|---" + "|--:" * (len(ARMS) + 1) + "|",
     ]
     found = [
-        _means_row(published / row[0] / "tables", *row) for row in MEANS if (published / row[0] / "tables").is_dir()
+        _means_row(published / row[0] / "tables", *row) for row in rows if (published / row[0] / "tables").is_dir()
     ]
-    return replace_block(page, "means", "\n".join(lines + found), "README.md") if found else page
+    return replace_block(page, "means", "\n".join(lines + found), place) if found else page
 
 
 def _means_row(tables: Path, suite: str, measured: str, claim: str, objective: str, table: str, digits: int) -> str:

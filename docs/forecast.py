@@ -127,11 +127,11 @@ def _crossing(start: float, lead: Any, gain: Any, a: Any, b: Any) -> Any:
 
 
 def with_forecast(page: str, published: Path) -> str:
-    """Return the page of all results with the table of both lengths; unchanged if one of their suites is not published."""
+    """Return the report with the table of both lengths; unchanged if one of their suites is not published."""
     tables = [published / suite / "tables" for suites in PAIRS.values() for suite in suites]
     if not all(folder.is_dir() for folder in tables):
         return page
-    return replace_block(page, "forecast", "\n".join(lines(published)), "docs/results/README.md")
+    return replace_block(page, "forecast", "\n".join(lines(published)), "docs/report.md")
 
 
 def lines(published: Path) -> list[str]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
 
+from docs.answers import known
 from indm.bench.kept.page import replace_block
 from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import Suite
 from indm.errors import ArtifactError
-from indm.report.answers import Answer, answers_of, counted
-from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
-from indm.report.matrix import ABSENT, InFile, counts, one_cell, table
+from indm.report.answers import Answer, answers_of
+from indm.report.differences import COMPUTE, SIMPLE, STEPS
+from indm.report.matrix import ABSENT, InFile, one_cell, table
 from indm.report.names import REFERENCE
 from indm.report.registrations import Registration, load_registrations
 from indm.report.results import read_rows, records
@@ -64,10 +65,6 @@ LADDER = {
 }
 
 
-# The headings of the comparisons on known densities, in the order of COMPARISONS.
-OVER = ("no map, equal steps", "no map, equal compute", "a learned matrix, equal steps")
-
-
 class Column(NamedTuple):
     """A column of a dataset's table: a suite and an objective."""
 
@@ -112,11 +109,7 @@ FID = (
 )
 ASKED = {"digits": ON_IMAGES, "fashion": (*ON_IMAGES, *FID), "cifar10": ON_IMAGES}
 # The claims on known densities in the report.
-KNOWN = {
-    "better-nelbo-known": "bound",
-    "smaller-gap-known": "variational gap, two dimensions",
-    "better-nll-known": "NLL *",
-}
+ON_DENSITIES = ("better-nelbo-known", "smaller-gap-known", "better-nll-known")
 SUITES = (
     "digits-seeds",
     "digits-ve",
@@ -175,7 +168,7 @@ def with_report(page: str, published: Path, params: Path) -> str:
         "registered": _registered(published, suites, registered),
         "ladder": _ladder(published, suites),
         **{name: _dataset(published, columns, ASKED[name]) for name, columns in COLUMNS.items()},
-        "known": _known(published),
+        "known": known(published, ON_DENSITIES),
         **{block: _pending(published, suites[name], registered[name]) for block, name in FORECAST.items()},
     }
     for name, content in blocks.items():
@@ -308,17 +301,6 @@ def _cell(answers: Iterable[Answer], asked: Asked) -> str:
     """Write a verdict with its effect and interval; empty if it has no number."""
     cells = [one for it in answers if it.claim == asked.claim for one in it.cells.get(asked.comparison, [])]
     return one_cell(cells[0], InFile()) if cells and cells[0].measured else ""
-
-
-def _known(published: Path) -> str:
-    """Count the verdicts on known densities, by claim and length of training."""
-    claims = read_rows(published / "densities/tables/claims.csv")
-    answers = counted(answers_of(claims[claims["id"].isin(KNOWN)]))
-    rows = [
-        (f"{KNOWN[it.claim]}, {it.length}", *(counts(it.cells[kind], InFile()) for kind in COMPARISONS))
-        for it in answers
-    ]
-    return table(("INDM’s flow over", *OVER), rows)
 
 
 def forecasts(note: str) -> list[Predicted]:

@@ -19,13 +19,14 @@ from click.testing import CliRunner, Result
 
 from docs.answers import (
     CIFAR10,
-    COUNTED,
     EVIDENCE,
+    KNOWN,
     LABELS,
     LENGTHS,
     LIMITS,
     MAPS,
     MEANS,
+    SUITES,
     draw_answers,
     weights,
     with_answers,
@@ -558,35 +559,40 @@ def test_the_page_and_the_file_have_the_same_cells() -> None:
     assert text == matrix(answers, InFile()).replace("\u00a0", " ")
 
 
-def test_primary_claims_of_several_suites_have_a_table_for_each(tmp_path: Path) -> None:
+def test_primary_claims_of_several_suites_share_a_table(tmp_path: Path) -> None:
     page = "<!-- answers: of -->\n<!-- end of answers -->\n"
     assert with_answers(page, tmp_path) == page
     families = np.where(made_up_claims()["id"] == "a", "primary", "exploratory")
     for suite in EVIDENCE:
         write_table(tmp_path / suite / "tables/claims.csv", made_up_claims().assign(family=families))
-    text = with_answers(page, tmp_path)
-    assert re.findall("^### (.*)$", text, flags=re.MULTILINE) == [*EVIDENCE.values()]
-    rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith("| A ")]
-    assert rows == [["| A (nats, 0.01 counts)", objective] for _ in EVIDENCE for objective in ("nll", "fid")]
+    lines = [line.strip("| ").split(" | ") for line in with_answers(page, tmp_path).splitlines() if "|" in line]
+    assert lines[0] == ["suite", "claim", "objective", *COMPARISONS]
+    suites = [f"[{SUITES[suite]}]({suite}/README.md)" for suite in SUITES if suite in EVIDENCE]
+    assert [line[:3] for line in lines[2:]] == [[suite, "A", each] for suite in suites for each in ("nll", "fid")]
+    value = "0.020\u00a0[0.010, 0.034]"
+    assert lines[2][3:] == [f"better, {value}", "not run", f"learned filter: undecided, {value} {{30}}"]
+    assert lines[3][3:] == [f"no gain, {value}", "–", "–"]
 
 
 def test_known_densities_are_counted_by_claim_length_and_verdict(tmp_path: Path) -> None:
     page = "<!-- densities: of -->\n<!-- end of densities -->\n"
     assert with_densities(page, tmp_path) == page
     words = {"a-short": "better", "b-short": "better", "c-short": "not better", "a-long": "undecided", "b-long": ""}
+    like, bound, nll = made_up_claims().iloc[0].to_dict(), "better-nelbo-known", "better-nll-known"
     rows = [
-        {"dataset": name, "verdict": word, "comparison": comparison, "effect": 0.5 if word else None}
+        like
+        | {"id": bound, "dataset": name, "sde": "", "objective": "", "verdict": word, "comparison": comparison}
+        # Not run.
+        | ({} if word and comparison != SIMPLE else {"effect": np.nan})
         for name, word in words.items()
-        for comparison in COMPARISONS[:2]
+        for comparison in COMPARISONS
     ]
-    claims = pd.DataFrame(rows).assign(id="q", family="primary", question="Q", smallest_effect=0.01, unit="nats")
-    counted = claims[:1].assign(id=COUNTED[0], family="exploratory", question="R")
-    table = pd.concat([claims, counted, counted.assign(id="another", question="S")])
-    write_table(tmp_path / "densities/tables/claims.csv", table)
+    rows += [row | {"id": claim} for row in rows[:3] for claim in (nll, "another")]
+    write_table(tmp_path / "densities/tables/claims.csv", pd.DataFrame(rows))
     assert with_densities(page, tmp_path).splitlines()[4:8] == [
-        "| Q (nats, 0.01 counts) | short | 2 better, 1 no gain | 2 better, 1 no gain | not run |",
-        "| Q (nats, 0.01 counts) | long | 1 undecided | 1 undecided | not run |",
-        "| R (nats, 0.01 counts; exploratory) | short | 1 better | not run | not run |",
+        f"| {KNOWN[bound]}, short | 2 better, 1 no gain | 2 better, 1 no gain | not measured |",
+        f"| {KNOWN[bound]}, long | 1 undecided | 1 undecided | not measured |",
+        f"| {KNOWN[nll]}, short | 1 better | 1 better | not measured |",
         "",
     ]
 
@@ -818,13 +824,13 @@ def test_readme_counts_known_densities_as_their_table_does() -> None:
     claims = read_rows(REPOSITORY / "docs/results/densities/tables/claims.csv")
     rows = {
         (claim, kind): part["verdict"]
-        for (claim, kind), part in claims[claims["id"].isin(["better-nelbo-known", COUNTED[0]])].groupby(
+        for (claim, kind), part in claims[claims["id"].isin(["better-nelbo-known", "better-nll-known"])].groupby(
             ["id", "comparison"]
         )
     }
     bound, nll = (
         [int((rows[claim, kind] == "better").sum()) for kind in COMPARISONS]
-        for claim in ("better-nelbo-known", COUNTED[0])
+        for claim in ("better-nelbo-known", "better-nll-known")
     )
     cases, found = len(rows["better-nelbo-known", STEPS]), bullet("Where the truth is known")
     assert {*map(int, re.findall(r"\b\d+\b", found))} == {cases, *bound[:2]}
@@ -839,7 +845,7 @@ def test_readme_s_forecast_is_the_one_of_the_tables() -> None:
     found = forecast(REPOSITORY / "docs/results", PAIRS["CIFAR-10"])
     (steps,) = re.findall(r"near ([\d,]+) steps", bullet("At equal compute"))
     assert steps == f"{float(f'{found.crossing:.0e}'):,.0f}"
-    # The page of all results says that a third of the draws have no tie before 33 million images, in batches of 32.
+    # The report says that a third of the draws have no tie before 33 million images, in batches of 32.
     assert (found.crossings > 33e6 / 32).mean() == pytest.approx(1 / 3, abs=0.05)
 
 

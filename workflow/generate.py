@@ -121,7 +121,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     # Imported here: pandas and Matplotlib are slow to import.
     import pandas as pd
 
-    from docs.answers import draw_answers, with_answers, with_densities, with_means, with_weights
+    from docs.answers import LADDER, RESULTS, draw_answers, with_answers, with_densities, with_means, with_weights
     from docs.forecast import with_forecast
     from docs.report import with_report
     from indm.bench.kept.page import read_folder, renewed, replace_block
@@ -137,6 +137,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     main = [(it["family"] == "primary") & it["comparison"].isin(COMPARISONS) for it in (texts, rows)]
     texts, evidence = texts[main[0]], rows.loc[main[1], [*EVIDENCE]]
     page, report = published / "README.md", root / "docs/report.md"
+    ladder = with_means(page.read_text(encoding="utf-8"), published, LADDER, RESULTS)
     suites = {path.parent: read_json(path)["suite"] for path in sorted(published.glob("*/provenance.json"))}
     return {
         **{
@@ -145,10 +146,8 @@ def readme_text(root: Path) -> dict[Path, str]:
         },
         root / "params/evidence.csv": texts.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
         readme: with_means(readme.read_text(encoding="utf-8"), published),
-        page: with_forecast(
-            with_densities(with_answers(page.read_text(encoding="utf-8"), published), published), published
-        ),
-        report: with_report(report.read_text(encoding="utf-8"), published, root / "params"),
+        page: with_densities(with_answers(ladder, published), published),
+        report: with_forecast(with_report(report.read_text(encoding="utf-8"), published, root / "params"), published),
         glossary: replace_block(glossary.read_text(encoding="utf-8"), "models", models_table(), str(glossary)),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},

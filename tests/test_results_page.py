@@ -1,0 +1,86 @@
+"""The page of all results: its sentences have rows, and its tables and links have all suites.
+
+A failure of a verdict means that a table has changed: read the sentence that is named, and write it anew.
+"""
+
+import re
+
+from docs.answers import KNOWN, OBJECTIVES, SUITES
+from docs.forecast import PAIRS, forecast
+from indm.bench.suite.claims import load_claims
+from indm.bench.suite.load import load_suite
+from indm.report.grades import BETTER
+from indm.report.results import read_rows
+from tests.conftest import REPOSITORY
+
+PUBLISHED, PARAMS = REPOSITORY / "docs/results", REPOSITORY / "params"
+PAGE = (PUBLISHED / "README.md").read_text()
+PROSE = re.sub(r"<!-- (\w+): .*?<!-- end of \1 -->", "", PAGE, flags=re.DOTALL)
+
+
+def main_claims(suite: str) -> set[tuple[str, str]]:
+    """The main claims of a suite with a number, and their objectives."""
+    claims = read_rows(PUBLISHED / suite / "tables/claims.csv").query("family == 'primary'").dropna(subset="effect")
+    return {*zip(claims["id"], claims["objective"], strict=True)}
+
+
+def rows(block: str) -> list[str]:
+    (found,) = re.findall(rf"<!-- {block}: [^\n]*-->\n(.*?)<!-- end of {block} -->", PAGE, flags=re.DOTALL)
+    return [line for line in found.splitlines() if line.startswith("|")][2:]
+
+
+def test_the_ladder_has_each_suite_with_each_of_its_objectives() -> None:
+    for suite in SUITES:
+        asked = {objective for claim, objective in main_claims(suite) if claim == "better-nelbo"}
+        assert {*OBJECTIVES.get(suite, ("nll",))} == asked
+        for objective in asked:
+            assert any(row.startswith(f"| {SUITES[suite]}, `{objective}` |") for row in rows("means"))
+
+
+def test_every_main_comparison_has_a_row() -> None:
+    assert len(rows("answers")) == sum(len(main_claims(suite)) for suite in SUITES)
+
+
+def test_every_published_suite_is_linked_but_searches() -> None:
+    published = {path.parent.name for path in PUBLISHED.glob("*/README.md")}
+    assert {*re.findall(r"\]\(([\w-]+)/README\.md\)", PROSE)} == published
+
+
+def test_suites_that_would_change_the_answer_are_there_and_not_published() -> None:
+    """On failure: the suite has been published, so that the page may have to say what it changed."""
+    named = {name for name in re.findall(r"`([\w-]+)`", PROSE) if (PARAMS / f"{name}.yaml").is_file()}
+    assert named
+    assert not [name for name in named if (PUBLISHED / name / "tables").is_dir()]
+
+
+def test_numbers_are_in_the_tables_only() -> None:
+    """Except for the smallest effects that count."""
+    smallest = {it.id: f"{it.smallest.effect:g}" for it in load_claims(PARAMS / "claims.yaml").claims}
+    assert {*re.findall(r"\b\d+\.\d+\b", PROSE)} == {smallest[claim] for claim in ("lower-fid", "better-nelbo", *KNOWN)}
+
+
+def test_no_main_comparison_of_fid_is_decided_for_the_flow() -> None:
+    for suite in SUITES:
+        claims = read_rows(PUBLISHED / suite / "tables/claims.csv").query("family == 'primary' and id == 'lower-fid'")
+        assert BETTER not in set(claims["verdict"])
+
+
+def test_the_tie_on_cifar10_is_far_beyond_the_longest_planned_training() -> None:
+    steps = load_suite(PARAMS / "cifar10-9000.yaml").train.steps
+    assert f"{steps:,} steps" in PROSE
+    assert forecast(PUBLISHED, PAIRS["CIFAR-10"]).crossing > 3 * steps
+
+
+def test_the_curve_and_filter_are_ahead_of_the_flow_at_all_searched_rates() -> None:
+    tuning = read_rows(PUBLISHED / "cifar10-search/tables/tuning.csv")
+    bounds = tuning[tuning["steps"] == 1000].pivot(index="trial", columns=["model", "variant"], values="target")
+    assert len(bounds) == 6
+    assert (bounds["ddpmpp", "learned-curve-filter"] < bounds["indm", ""]).all()
+
+
+def test_densities_have_the_number_and_the_lengths_that_the_text_states() -> None:
+    suite = load_suite(PARAMS / "densities.yaml")
+    kinds = {name.rpartition("-")[0] for name in suite.toy2d.datasets}
+    assert len(kinds) == 11
+    lengths = [f"{length.steps:,}" for length in suite.toy2d.lengths.values()]
+    assert re.findall(r"after ([\d,]+) steps \(short\) and ([\d,]+)", PROSE) == [tuple(lengths)]
