@@ -30,19 +30,29 @@ MAPS, FILTER, AFFINE, SCALE = "learned-curve-filter", "fixed-filter", "learned-a
 Model = tuple[str, str]
 NO_MAP, FLOW, LONGER = (REFERENCE, ""), ("indm", ""), (REFERENCE, SAME_COMPUTE)
 BEHIND = ("indm", MAPS)
-# The ladder: each map with its formula and its kind.
-RUNGS: dict[Model, tuple[str, str]] = {
-    NO_MAP: ("no map (DDPM++): $z = x$", "linear"),
-    (REFERENCE, FILTER): (r"fixed filter: $z = s\,C^\top S^{-a} C x$", "linear, not trained"),
-    (REFERENCE, SCALE): ("learned scale: $z = e^c x$", "linear"),
-    (REFERENCE, AFFINE): (r"learned affine map: $z = e^c \odot x + b$", "linear, with a shift"),
-    (REFERENCE, "learned-linear"): ("learned matrix: $z = W x + b$", "linear, with a shift"),
-    (REFERENCE, MAPS): (
+
+
+class Rung(NamedTuple):
+    """A map of the ladder: its formula, its kind in words, and whether the diffusion stays linear in the data behind it."""
+
+    formula: str
+    kind: str
+    linear: bool
+
+
+RUNGS: dict[Model, Rung] = {
+    NO_MAP: Rung("no map (DDPM++): $z = x$", "linear", True),
+    (REFERENCE, FILTER): Rung(r"fixed filter: $z = s\,C^\top S^{-a} C x$", "linear, not trained", True),
+    (REFERENCE, SCALE): Rung("learned scale: $z = e^c x$", "linear", True),
+    (REFERENCE, AFFINE): Rung(r"learned affine map: $z = e^c \odot x + b$", "linear, with a shift", True),
+    (REFERENCE, "learned-linear"): Rung("learned matrix: $z = W x + b$", "linear, with a shift", True),
+    (REFERENCE, MAPS): Rung(
         r"learned curve κ, then filter: $z = C^\top G\,C\,\kappa(x)$",
         "κ nonlinear, the filter linear",
+        False,
     ),
-    FLOW: ("INDM’s flow: residual blocks $x + g(x)$", "nonlinear"),
-    BEHIND: ("curve and filter, then INDM’s flow", "nonlinear"),
+    FLOW: Rung("INDM’s flow: residual blocks $x + g(x)$", "nonlinear", False),
+    BEHIND: Rung("curve and filter, then INDM’s flow", "nonlinear", False),
 }
 # The models in the tables of datasets.
 MODELS: dict[Model, str] = {
@@ -248,7 +258,8 @@ def _ladder(published: Path, suites: Mapping[str, Suite]) -> str:
     """Write the FLOPs of a training step, in those of DDPM++, and the parameters of each map."""
     costs = {name: _costs(published, suites[name]) for name in LADDER}
     rows = [
-        (text, kind, *(found.get(model, ABSENT) for found in costs.values())) for model, (text, kind) in RUNGS.items()
+        (rung.formula, rung.kind, *(found.get(model, ABSENT) for found in costs.values()))
+        for model, rung in RUNGS.items()
     ]
     return table(("map", "kind", *LADDER.values()), rows)
 

@@ -19,13 +19,14 @@ from scipy import stats
 
 from docs.answers import MAPS
 from docs.forecast import PAIRS, forecast
-from docs.report import FORECAST, SUITES, UNFINISHED, forecasts, with_report
+from docs.report import FILTER, FLOW, FORECAST, NO_MAP, SUITES, UNFINISHED, forecasts, with_report
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
 from indm.report.differences import COMPUTE, SIMPLE, STEPS
 from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE
 from indm.report.intervals import TAIL, Interval, interval
+from indm.report.names import REFERENCE
 from indm.report.registrations import load_registrations
 from indm.report.results import read_rows, records
 from indm.store.files import write_table
@@ -87,6 +88,17 @@ def of_the_ladder() -> set[str]:
 def of_the_protocol() -> set[str]:
     smallest = {it.id: it.smallest.effect for it in load_claims(PARAMS / "claims.yaml").claims}
     return {f"{smallest['better-nelbo']:g}", f"{smallest['lower-fid']:g}", f"{100 * TAIL:g}"}
+
+
+def of_the_figure() -> set[str]:
+    """Of the fixed filter and of INDM's flow: the gain over no map, and FLOPs and time of a step."""
+    table = read_rows(PUBLISHED / "cifar10-maps/tables/compute.csv").set_index(["model", "variant"])
+    relative = (
+        table[["train_flops_per_step", "ms_per_step"]] / table.loc[NO_MAP, ["train_flops_per_step", "ms_per_step"]]
+    )
+    costs = relative.loc[[(REFERENCE, FILTER), FLOW]].to_numpy().ravel()
+    leads = [size("cifar10-maps", claim, STEPS) for claim in ("better-nelbo-fixed-filter", "better-nelbo")]
+    return {*leads, *(f"{cost:.2f}" for cost in costs)}
 
 
 def of_cifar10() -> set[str]:
@@ -197,6 +209,7 @@ DECIMALS: dict[str, Callable[[], set[str]]] = {
     "Question and answer": of_the_answer,
     "The ladder of maps": of_the_ladder,
     "Protocol and registration": of_the_protocol,
+    "Results": of_the_figure,
     "CIFAR-10": of_cifar10,
     "The choice of decoder": of_decoders,
     "Forecasts": of_the_share,

@@ -3,7 +3,7 @@
 - ``params/expanded/<suite>.json``: each suite in full, since DVC does not compute;
 - ``params/evidence.csv``: the main claims of all published suites, which pages of shorter suites show beside their own;
 - ``dvc.yaml``: the pipeline of the default suite, from :data:`indm.bench.pipeline.stages.STAGES`;
-- the tables of ``README.md``, ``docs/results``, ``docs/report.md`` and ``docs/library.md`` and README's figures, from
+- the tables of ``README.md``, ``docs/results``, ``docs/report.md`` and ``docs/library.md`` and their figures, from
   ``docs/results/``;
 - the names of models in ``docs/glossary.md``, from :mod:`indm.report.names`;
 - README.md of each published suite, from its published files, where git has the commits of its results;
@@ -123,6 +123,7 @@ def readme_text(root: Path) -> dict[Path, str]:
 
     from docs.answers import LADDER, RESULTS, draw_answers, with_answers, with_densities, with_means, with_weights
     from docs.forecast import with_forecast
+    from docs.ladder import draw_ladder
     from docs.report import with_report
     from indm.bench.kept.page import read_folder, renewed, replace_block
     from indm.report.answers import EVIDENCE
@@ -138,6 +139,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     texts, evidence = texts[main[0]], rows.loc[main[1], [*EVIDENCE]]
     page, report = published / "README.md", root / "docs/report.md"
     ladder = with_means(page.read_text(encoding="utf-8"), published, LADDER, RESULTS)
+    drawn = draw_answers(published) | draw_ladder(published, root / "params", root / "docs/scaling.md")
     suites = {path.parent: read_json(path)["suite"] for path in sorted(published.glob("*/provenance.json"))}
     return {
         **{
@@ -150,7 +152,7 @@ def readme_text(root: Path) -> dict[Path, str]:
         report: with_forecast(with_report(report.read_text(encoding="utf-8"), published, root / "params"), published),
         glossary: replace_block(glossary.read_text(encoding="utf-8"), "models", models_table(), str(glossary)),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
-        **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in draw_answers(published).items()},
+        **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in drawn.items()},
     }
 
 

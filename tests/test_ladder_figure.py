@@ -1,0 +1,132 @@
+"""The figure of the ladder in docs/report.md: its gains are those of the claims, and its marks are all in sight."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+
+from docs.ladder import LIKE, PANELS, Point, draw_ladder, gains, ladder, points_of
+from docs.report import BEHIND, FLOW, LONGER, MAPS, RUNGS, is_finished
+from indm.errors import ArtifactError
+from indm.report.differences import STEPS
+from indm.report.names import REFERENCE
+from indm.report.plotting import PAPER, style_of
+from indm.report.results import read_rows
+from tests.conftest import REPOSITORY
+from tests.test_publish import costs, shapes, step_times
+
+PUBLISHED, PARAMS, SCALING = REPOSITORY / "docs/results", REPOSITORY / "params", REPOSITORY / "docs/scaling.md"
+CELEBA = "celeba64-6000"
+SUITES = [suite for suite in PANELS if is_finished(PUBLISHED, suite)]
+CHEAP = (REFERENCE, MAPS)
+
+
+@pytest.fixture(scope="module")
+def panels() -> dict[str, dict[tuple[str, str], Point]]:
+    return {suite: points_of(PUBLISHED, PARAMS, SCALING, suite) for suite in SUITES}
+
+
+@pytest.fixture(scope="module")
+def axes(panels: dict[str, dict[tuple[str, str], Point]]) -> dict[str, Axes]:
+    return dict(zip(SUITES, ladder(panels, 0.01).axes, strict=True))
+
+
+@pytest.mark.parametrize("suite", [suite for suite in SUITES if suite != "digits-seeds"])
+def test_a_gain_has_the_interval_of_its_exploratory_claim(suite: str) -> None:
+    claims = read_rows(PUBLISHED / suite / "tables/claims.csv")
+    (row,) = claims[(claims["id"] == LIKE) & (claims["objective"] == "nll")].itertuples()
+    found = gains(PUBLISHED / suite / "tables", PARAMS, suite)[CHEAP]
+    assert (found.effect, found.low, found.high) == pytest.approx((row.effect, row.low, row.high), abs=1e-6)
+
+
+def test_gains_over_no_map_are_the_leads_of_the_claims(panels: dict[str, dict[tuple[str, str], Point]]) -> None:
+    """A primary claim has a wider interval, but the same mean."""
+    for suite, panel in panels.items():
+        claims = read_rows(PUBLISHED / suite / "tables/claims.csv")
+        plain = claims[(claims["id"] == "better-nelbo") & (claims["objective"] == "nll")]
+        (lead,) = plain[plain["comparison"] == STEPS]["effect"]
+        assert panel[FLOW].gain.effect == pytest.approx(lead, abs=1e-6)
+
+
+def test_costs_are_the_counted_flops_and_the_measured_times(panels: dict[str, dict[tuple[str, str], Point]]) -> None:
+    for suite, panel in panels.items():
+        assert panel[FLOW].flops == pytest.approx(costs(suite)[0])
+        assert panel[LONGER].flops == panel[FLOW].flops
+        assert math.isnan(panel[LONGER].time)
+    assert [panels[suite][FLOW].time for suite in ("cifar10-3000", "fashion-full")] == step_times()
+    table = read_rows(PUBLISHED / "cifar10-maps/tables/compute.csv").set_index(["model", "variant"])["ms_per_step"]
+    assert panels["cifar10-maps"][CHEAP].time == pytest.approx(table[CHEAP] / table[REFERENCE, ""])
+
+
+def test_intervals_and_times_lie_inside_the_axes(
+    panels: dict[str, dict[tuple[str, str], Point]], axes: dict[str, Axes]
+) -> None:
+    for axis in axes.values():
+        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+        bars = [path for it in axis.collections if isinstance(it, LineCollection) for path in it.get_paths()]
+        assert bars
+        assert all(low < y < high for bar in bars for _, y in bar.vertices)
+        marks = [line for line in axis.lines if line.get_marker() not in ("None", None)]
+        assert all(left < float(x) < right for line in marks for x in line.get_xdata())
+    assert len({axis.get_ylim() for axis in axes.values()}) == 1
+
+
+def test_markers_are_open_where_the_diffusion_is_linear_in_the_data(
+    panels: dict[str, dict[tuple[str, str], Point]], axes: dict[str, Axes]
+) -> None:
+    for suite, panel in panels.items():
+        drawn = {(line.get_color(), line.get_marker()): line.get_markerfacecolor() for line in axes[suite].lines}
+        for model in panel:
+            style = style_of(*model)
+            is_open = drawn[style["color"], style["marker"]] == PAPER
+            assert is_open == (model not in (CHEAP, FLOW, BEHIND)), model
+    assert {model for model, rung in RUNGS.items() if not rung.linear} == {CHEAP, FLOW, BEHIND}
+
+
+def test_no_two_markers_of_a_panel_stand_at_the_same_cost(axes: dict[str, Axes]) -> None:
+    for axis in axes.values():
+        marked = [line for line in axis.lines if line.get_marker() not in ("None", None, "|")]
+        places = sorted(float(line.get_xdata()[0]) for line in marked)
+        assert all(later > 1.05 * former for former, later in pairwise(places))
+
+
+def test_celeba_gets_a_panel_once_it_is_published(
+    panels: dict[str, dict[tuple[str, str], Point]], tmp_path: Path
+) -> None:
+    """Tables of another suite stand in for its own, until it has some."""
+    source = CELEBA if CELEBA in SUITES else "cifar10-maps"
+    (tmp_path / CELEBA).symlink_to(PUBLISHED / source)
+    assert {*draw_ladder(tmp_path, PARAMS, SCALING)} == {"ladder"}
+    titles = [axis.get_title(loc="left") for axis in ladder({**panels, CELEBA: panels[source]}, 0.01).axes]
+    assert titles == [PANELS[suite] for suite in (*(suite for suite in SUITES if suite != CELEBA), CELEBA)]
+
+
+def test_the_figure_is_the_published_one_and_has_no_clip_paths() -> None:
+    drawn = draw_ladder(PUBLISHED, PARAMS, SCALING)["ladder"]
+    assert b"clipPath" not in drawn
+    assert shapes((REPOSITORY / "docs/pictures/ladder.svg").read_text())[0] == shapes(drawn.decode())[0]
+
+
+def test_without_a_published_suite_there_is_no_figure(tmp_path: Path) -> None:
+    assert draw_ladder(tmp_path, PARAMS, SCALING) == {}
+
+
+def test_a_page_without_a_time_is_refused_by_name(tmp_path: Path) -> None:
+    page = tmp_path / "scaling.md"
+    page.write_text("# Cost\n")
+    with pytest.raises(
+        ArtifactError, match=r"scaling\.md: found no time of INDM's step on Fashion-MNIST; expected a row"
+    ):
+        points_of(PUBLISHED, PARAMS, page, "fashion-full")
+
+
+def test_the_caption_s_order_of_gains_holds_in_each_panel(panels: dict[str, dict[tuple[str, str], Point]]) -> None:
+    """On failure: read the caption, and write it anew."""
+    for panel in panels.values():
+        assert panel[LONGER].gain.effect > panel[FLOW].gain.effect
+        if CHEAP in panel:
+            assert panel[CHEAP].gain.effect > panel[FLOW].gain.effect
+            assert panel[CHEAP].flops < 1.01
