@@ -34,7 +34,7 @@ from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import MEANINGS
 from indm.report.matrix import InFile
 from indm.report.page import contents as page_contents
-from indm.report.page.caveats import caveats
+from indm.report.page.caveats import PAPER_IMAGES, caveats
 from indm.report.page.contents import missing, read_records
 from indm.report.page.document import arms_of, rows_of
 from indm.report.page.entries import set_numbers
@@ -499,6 +499,7 @@ def test_the_page_knows_the_published_weights_and_the_length_of_the_papers_train
     paper = load_suite(REPOSITORY / "params/paper.yaml")
     assert TORCH_FIDELITY.sha256 == PUBLISHED_WEIGHTS
     assert (paper.train.steps, paper.train.batch_size) == (PAPER_STEPS, PAPER_BATCH)
+    assert paper.sample.num_samples == PAPER_IMAGES
     assert list(PAPER_DATASETS) == list(paper.datasets)
 
 
@@ -592,6 +593,16 @@ def test_several_versions_of_a_package_are_a_limitation(results: Path, tmp_path:
     records[0]["versions"]["torch"] = "1.13"
     (new,) = set(caveats(CONTENTS, tables, records, results)) - set(before)
     assert re.findall(r"torch|\d+\.\d+", new) == ["torch", "1.13", "2.13"]
+
+
+@pytest.mark.parametrize(("count", "is_few"), [(80, True), (PAPER_IMAGES, False)])
+def test_scores_of_fewer_images_than_the_papers_are_a_limitation(results: Path, count: int, is_few: bool) -> None:
+    """The rows of real images, which are fewer, do not count."""
+    path = results / "tables/fid.csv"
+    table = pd.read_csv(path)
+    table.loc[table["sde"].notna(), "num_samples"] = count
+    table.to_csv(path, index=False)
+    assert (f"of {count:,} generated images" in rendered(results)) == is_few
 
 
 def test_one_seed_and_uncommitted_changes_are_said(results: Path) -> None:
@@ -699,7 +710,8 @@ def test_a_phone_shows_the_answer_first_and_its_tables_whole(view: Any) -> None:
         assert view.locator(f"#table-{table} :is(th, td)").evaluate_all(right) <= PHONE["width"]
     view.evaluate("document.querySelectorAll('details').forEach(item => item.open = true)")
     lines = "items => Math.max(...items.map(item => new Set([...item.getClientRects()].map(box => box.top)).size))"
-    assert view.locator(".value").evaluate_all(lines) == 1
+    for whole in (".value", ".means .error"):
+        assert view.locator(whole).evaluate_all(lines) == 1
 
 
 @NEEDS_CHROMIUM

@@ -126,7 +126,7 @@ def one_cell(one: Compared, form: Form) -> str:
         graded = f"{form.graded(one.verdict)}: " if one.planned else ""
         return graded + plain(one.reason)
     who = f"{one.against}: " if one.kind == SIMPLE else ""
-    seeds = f" {{{one.to_decide}}}" if one.verdict == UNDECIDED and one.to_decide else ""
+    seeds = f" {form.together(f'{{{one.to_decide}}}')}" if one.verdict == UNDECIDED and one.to_decide else ""
     texts = (who + form.graded(one.verdict), interval(one, form) + seeds, one.ratio, one.failed)
     return ", ".join(filter(None, texts))
 

@@ -4,15 +4,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from indm.registry import FAMILIES
 from indm.report.names import name
 from indm.report.page.contents import Contents
+from indm.report.page.means import read_cells
 from indm.report.page.tables import Table
 from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_EXTRACTOR, PUBLISHED_WEIGHTS
 from indm.store.files import read_json
 
 # Models that have seen at most so many images, or half of the training split, have learnt next to nothing.
 FEW = 1000
+# Images behind an FID of the paper; params/paper.yaml has the source.
+PAPER_IMAGES = 50_000
 
 
 def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[str, Any]], results: Path) -> list[str]:
@@ -21,6 +26,7 @@ def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[
         *_registered(contents),
         *_trainings(contents, results),
         *_datasets(contents, results),
+        *_images(results),
         *_models(tables),
         *_executions(records),
     ]
@@ -92,6 +98,17 @@ def _dataset(contents: Contents, folder: Path, name: str) -> Iterator[str]:
         yield (
             f"FID and KID of {name} use features of {extractor}{knows}: they are comparable with each other, but not with"
             " published numbers on Inception features."
+        )
+
+
+def _images(results: Path) -> Iterator[str]:
+    """Warn if a model's FID is of fewer images than the paper's; rows of real images have no SDE."""
+    cells = read_cells(results / "tables/fid.csv")
+    counts = cells.loc[cells["sde"] != ""].get("num_samples", pd.Series(dtype=float))
+    if counts.min() < PAPER_IMAGES:
+        yield (
+            f"FID and the other image scores are of {counts.min():,.0f} generated images, the paper’s of {PAPER_IMAGES:,}: few"
+            " images bias FID upwards."
         )
 
 

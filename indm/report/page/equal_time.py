@@ -65,7 +65,7 @@ def _line(place: dict[str, str], found: Mapping[str, pd.DataFrame], steps: Mappi
         return f"{words}."
     between = interpolate(time * points[OURS][0], points[STEPS], points[COMPUTE])
     if between is None:
-        return f"{words}, which is not between equal steps and equal compute."
+        return f"{words}, so that equal time lies outside of the two trainings of DDPM++, and there is no number."
     equal_steps, equal_compute, ours = (f"{points[arm][1]:.4g}" for arm in (STEPS, COMPUTE, OURS))
     return (
         f"{words}. {label} of DDPM++ at equal steps {equal_steps}, at equal time {between:.4g} (interpolated), "
