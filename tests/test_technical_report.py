@@ -116,7 +116,7 @@ DECODED = {
     "Fashion-MNIST, `fid`": ("fashion-full", "fid"),
     "four times the steps, `nll`": ("fashion-long", "nll"),
 }
-FLOW, OTHERS = ("indm", ""), {STEPS: ("ddpmpp", ""), COMPUTE: ("ddpmpp", "same-compute"), SIMPLE: ("ddpmpp", MAPS)}
+OTHERS = {STEPS: ("ddpmpp", ""), COMPUTE: ("ddpmpp", "same-compute"), SIMPLE: ("ddpmpp", MAPS)}
 
 
 def with_fixed_decoder(suite: str, objective: str, comparison: str) -> Interval:
