@@ -28,6 +28,8 @@ from indm.report.plotting import COLUMN, GRID, INK, MODELS, SOFT, WIDTH, note, p
 # Number of panels in a row, and of controls in a panel.
 ABREAST, CONTROLS = 3, 4
 HEIGHT = 2.1
+# Characters of a line of a vertical label, which a panel of this height has room for.
+LABEL = 26
 BOLD = {"linewidth": 1.8, "zorder": 3}
 # Factor between a single number of steps and the edges of its axis.
 SINGLE = 1.5
@@ -240,7 +242,7 @@ def _lay_out(rows: list[list[Panel]], abreast: int) -> tuple[Figure, list[tuple[
         if (alike := first.setdefault(panel.y_label, axis)) is not axis:
             axis.sharey(alike)
         if alike is axis or axis.get_subplotspec().is_first_col():
-            axis.set_ylabel(panel.y_label)
+            axis.set_ylabel("\n".join(fill(line, LABEL) for line in panel.y_label.splitlines()))
     return figure, placed
 
 
