@@ -226,6 +226,19 @@ def test_the_headline_counts_the_verdicts_of_indm_over_each_kind_of_model(folder
         assert f"{len(part)} main questions" in sentence or len(part) <= 2
 
 
+def test_the_headline_tells_main_claims_about_other_models_too() -> None:
+    published = REPOSITORY / "docs/results"
+    ours, others = conclusion(read_answers(published / "cifar10-maps/tables/claims.csv"))[2:]
+    assert SUBJECT in ours
+    assert others.endswith("fixed filter over DDPM++, better; fixed filter over learned curve and filter, undecided.")
+    claims = pd.read_csv(published / "rivals/tables/claims.csv")
+    mulan = claims[(claims["treatment"] == "mulan") & (claims["family"] == "primary") & claims["effect"].notna()]
+    worse, undecided = ((mulan["verdict"] == word).sum() for word in ("worse", "undecided"))
+    last = conclusion(read_answers(published / "rivals/tables/claims.csv"))[-1]
+    assert f"MuLAN over DDPM++, worse in {worse}, " in last
+    assert f"undecided in {undecided}; " in last
+
+
 def test_a_longer_published_suite_stands_beside_the_claim_and_a_shorter_one_does_not(
     folder: Path, tmp_path: Path
 ) -> None:

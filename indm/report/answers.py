@@ -85,6 +85,7 @@ class Answer:
     source: str
     is_primary: bool
     is_ours: bool
+    treatment: str
     place: str
     length: str
     unit: str
@@ -167,14 +168,33 @@ def _merged(cells: Iterable[Cells]) -> Cells:
 
 
 def conclusion(answers: Iterable[Answer]) -> list[str]:
-    """Answer in one sentence for each of the main comparisons: how many main questions have each verdict."""
+    """Answer in one sentence for each of the main comparisons, how many main questions have each verdict, and in one of others."""
+    answers = list(answers)
     claims: dict[str, list[Cells]] = {}
     for it in answers:
         if it.is_primary and it.is_ours:
             claims.setdefault(SUBJECTS.get(it.claim, it.claim), []).append(it.cells)
     cells = {claim: _merged(found) for claim, found in claims.items()}
     counts = {kind: {claim: tally(found.get(kind, [])) for claim, found in cells.items()} for kind in OPENINGS}
-    return [_sentence(OPENINGS[kind], by_claim) for kind, by_claim in counts.items() if any(by_claim.values())]
+    sentences = [_sentence(OPENINGS[kind], by_claim) for kind, by_claim in counts.items() if any(by_claim.values())]
+    return [*sentences, *_about_others(answers)]
+
+
+def _about_others(answers: Iterable[Answer]) -> list[str]:
+    """Tell the verdicts of main claims about other models than INDM, in one sentence if there are any."""
+    asked: dict[str, list[Compared]] = {}
+    for it in answers:
+        for one in (one for ones in it.cells.values() for one in ones if it.is_primary and not it.is_ours):
+            asked.setdefault(f"{it.treatment} over {one.against}", []).append(one)
+    told = [f"{models}, {_counts(tally(ones))}" for models, ones in asked.items() if tally(ones)]
+    return [f"Other main questions: {'; '.join(told)}."] if told else []
+
+
+def _counts(tallied: Mapping[str, int]) -> str:
+    """Write one verdict as its word, and several with their numbers."""
+    if sum(tallied.values()) == 1:
+        return name(next(iter(tallied)))
+    return ", ".join(f"{name(word)} in {count}" for word, count in tallied.items())
 
 
 def _sentence(opening: str, by_claim: Mapping[str, Mapping[str, int]]) -> str:
@@ -248,6 +268,7 @@ def _answer(rows: list[dict[str, Any]], where: Sequence[str], published: list[di
         source=first["source"],
         is_primary=first["family"] == "primary",
         is_ours=first["treatment"] == TREATMENT,
+        treatment=comparator(first["treatment"]),
         place=names(*(first[key] for key in where)),
         length="" if first["sde"] else first["dataset"].rpartition("-")[2],
         unit=first["unit"],
