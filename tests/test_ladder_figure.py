@@ -4,9 +4,11 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
 
 from docs.ladder import LIKE, PANELS, Point, draw_ladder, gains, ladder, points_of
 from docs.report import BEHIND, FLOW, LONGER, MAPS, RUNGS, is_finished
@@ -22,6 +24,10 @@ PUBLISHED, PARAMS, SCALING = REPOSITORY / "docs/results", REPOSITORY / "params",
 CELEBA = "celeba64-6000"
 SUITES = [suite for suite in PANELS if is_finished(PUBLISHED, suite)]
 CHEAP = (REFERENCE, MAPS)
+
+
+def places_of(line: Line2D) -> list[float]:
+    return [float(x) for x in np.asarray(line.get_xdata(), float)]
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +74,9 @@ def test_intervals_and_times_lie_inside_the_axes(
         (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
         bars = [path for it in axis.collections if isinstance(it, LineCollection) for path in it.get_paths()]
         assert bars
-        assert all(low < y < high for bar in bars for _, y in bar.vertices)
+        assert all(low < y < high for bar in bars for y in np.asarray(bar.vertices)[:, 1])
         marks = [line for line in axis.lines if line.get_marker() not in ("None", None)]
-        assert all(left < float(x) < right for line in marks for x in line.get_xdata())
+        assert all(left < x < right for line in marks for x in places_of(line))
     assert len({axis.get_ylim() for axis in axes.values()}) == 1
 
 
@@ -89,7 +95,7 @@ def test_markers_are_open_where_the_diffusion_is_linear_in_the_data(
 def test_no_two_markers_of_a_panel_stand_at_the_same_cost(axes: dict[str, Axes]) -> None:
     for axis in axes.values():
         marked = [line for line in axis.lines if line.get_marker() not in ("None", None, "|")]
-        places = sorted(float(line.get_xdata()[0]) for line in marked)
+        places = sorted(places_of(line)[0] for line in marked)
         assert all(later > 1.05 * former for former, later in pairwise(places))
 
 
