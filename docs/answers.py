@@ -57,7 +57,7 @@ SUITES = {
 }
 # The objectives of suites that have others than nll alone.
 OBJECTIVES = {"fashion-full": ("nll", "fid"), "digits-seeds": ("nll", "fid"), "digits-ve": ("fid",)}
-# The suites whose verdicts and means README.md shows.
+# The suites whose verdicts the figure of the answers shows.
 EVIDENCE = {suite: SUITES[suite] for suite in ("cifar10-3000", "digits-seeds", "fashion-full")}
 # Main claims on images, as rows of the page of all results; a claim that is not listed has its question.
 ASKED = {
@@ -78,7 +78,7 @@ KNOWN = {
 # The headings of their comparisons, in the order of COMPARISONS.
 OVER = ("no map, equal steps", "no map, equal compute", "a learned matrix, equal steps")
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
-# The columns of README's table of means, before the cheaper map.
+# The metrics of claims in the figure of the answers.
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
 # A row of the tables of means: suite, name, claim, objective, table and decimals.
 Means = tuple[str, str, str, str, str, int]

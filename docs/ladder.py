@@ -1,7 +1,6 @@
 """The figure of the ladder in docs/report.md: the gain of each map over no map against the cost of its step, on each dataset.
 
-Gains and their intervals are computed in the same way as those of an exploratory claim, so that a map has the same numbers in this
-figure and in a table.
+Gains and their intervals are computed like an exploratory claim, so that a map has the same numbers in this figure and in a table.
 """
 
 import math
@@ -198,7 +197,7 @@ def _draw(axis: Axes, panel: Mapping[Model, Point]) -> None:
 
 
 def _beside(costs: Mapping[Model, float]) -> dict[Model, float]:
-    """Return the factor by which each model moves, so that models of nearly equal costs stand beside each other."""
+    """Return the factor by which each model moves, so that models of nearly equal cost stand next to each other."""
     groups: list[list[Model]] = []
     for model in sorted(costs, key=lambda one: costs[one]):
         if groups and costs[model] < CLOSE * costs[groups[-1][-1]]:
