@@ -19,14 +19,14 @@ from matplotlib.patches import Patch
 from indm.bench.kept.page import replace_block
 from indm.errors import ArtifactError
 from indm.report import matrix
-from indm.report.answers import Answer, answers_of, counted, kinds_of
+from indm.report.answers import answers_of, counted, kinds_of
 from indm.report.differences import COMPARISONS
 from indm.report.export import ratio
 from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.figures_lines import GAINS
 from indm.report.grades import UNDECIDED
 from indm.report.intervals import half_widths
-from indm.report.matrix import ABSENT, InFile
+from indm.report.matrix import InFile
 from indm.report.names import REFERENCE, TREATMENT, arm, comparator, name
 from indm.report.page.means import ARMS
 from indm.report.plotting import (
@@ -84,13 +84,13 @@ LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "co
 Means = tuple[str, str, str, str, str, int]
 # On digits, FID ranks no models: real test images have as much.
 FID: Means = ("fashion-full", "FID", "lower-fid", "fid", "fid", 2)
-OF_MAPS = ("cifar10-maps", "cifar10-3000", "celeba64-6000", "digits-seeds", "fashion-full")
+IN_README = ("cifar10-maps", "cifar10-3000", "celeba64-6000", "digits-seeds", "fashion-full")
 # README's rows; and on the page of all results, a row for each suite and objective.
 MEANS: tuple[Means, ...] = (
-    *((suite, "NELBO in bits/dim", "better-nelbo", "nll", "nll", 3) for suite in OF_MAPS),
+    *((suite, "NELBO in bits/dim", "better-nelbo", "nll", "nll", 3) for suite in IN_README),
     FID,
 )
-LADDER: tuple[Means, ...] = (
+ALL_MEANS: tuple[Means, ...] = (
     *((suite, f"`{it}`", "better-nelbo", it, "nll", 3) for suite in SUITES for it in OBJECTIVES.get(suite, ("nll",))),
     FID,
 )
@@ -149,7 +149,7 @@ def with_answers(page: str, published: Path) -> str:
             f"[{SUITES[suite]}]({suite}/README.md)",
             ASKED.get(it.claim, matrix.plain(it.question)),
             it.place,
-            *_cells(it, kinds),
+            *matrix.cells_of(it.cells, kinds, InFile()),
         )
         for suite, found in answers.items()
         for it in found
@@ -162,10 +162,6 @@ def _main(path: Path) -> pd.DataFrame:
     """Read the main claims of a suite that have a number at their place."""
     claims = read_rows(path, columns=("family", "comparison")).query("family == 'primary'")
     return claims[claims.groupby(["id", "objective"])["effect"].transform("count") > 0]
-
-
-def _cells(answer: Answer, kinds: Iterable[str]) -> list[str]:
-    return [matrix.cell(answer.cells[kind], InFile()) if kind in answer.cells else ABSENT for kind in kinds]
 
 
 def with_densities(page: str, published: Path) -> str:
@@ -208,17 +204,16 @@ def with_means(page: str, published: Path, rows: Iterable[Means] = MEANS, place:
     Raises:
         ArtifactError: if a file is missing or damaged, or the page has no place for the table.
     """
-    lines = [
-        f"| lower is better | {' | '.join(ARMS.values())} | FLOPs of INDM’s step |",
-        "|---" + "|--:" * (len(ARMS) + 1) + "|",
-    ]
+    headings = ("lower is better", *ARMS.values(), "FLOPs of INDM’s step")
     found = [
         _means_row(published / row[0] / "tables", *row) for row in rows if (published / row[0] / "tables").is_dir()
     ]
-    return replace_block(page, "means", "\n".join(lines + found), place) if found else page
+    return replace_block(page, "means", matrix.table(headings, found, numbers=True), place) if found else page
 
 
-def _means_row(tables: Path, suite: str, measured: str, claim: str, objective: str, table: str, digits: int) -> str:
+def _means_row(
+    tables: Path, suite: str, measured: str, claim: str, objective: str, table: str, digits: int
+) -> list[str]:
     """Write the means of a suite's models, the verdict on INDM against each, and the relative FLOPs of its step."""
     numbers, claims, compute = (
         _of_objective(tables / f"{name}.csv", objective) for name in (table, "claims", "compute")
@@ -233,7 +228,7 @@ def _means_row(tables: Path, suite: str, measured: str, claim: str, objective: s
             cell += f"<br>{whose}{_word(judged)}"
         cells.append(cell or "not run")
     flops = [_of_model(compute, model)["train_flops_per_step"].iloc[0] for model in (TREATMENT, REFERENCE)]
-    return f"| {SUITES[suite]}, {measured} | {' | '.join(cells)} | × {flops[0] / flops[1]:.1f} |"
+    return [f"{SUITES[suite]}, {measured}", *cells, f"× {flops[0] / flops[1]:.1f}"]
 
 
 def _of_objective(path: Path, objective: str) -> pd.DataFrame:

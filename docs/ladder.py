@@ -115,7 +115,8 @@ def gains(tables: Path, params: Path, suite: str) -> dict[Model, Interval]:
     values, images = (_of_nll(read_rows(tables / name)) for name in ("values.csv", "images.csv.gz"))
     found = load_suite(params / f"{suite}.yaml")
     asked = {f"gain-{place}": model for place, model in enumerate(MODELS)}
-    claims = [_like(params).model_copy(update={"id": name, "treatment": _side(model)}) for name, model in asked.items()]
+    like = _like(params)
+    claims = [like.model_copy(update={"id": name, "treatment": _side(model)}) for name, model in asked.items()]
     compared = compare(values, images, Claims(claims=claims), found.grading, found.failed_beyond)
     return {asked[one.claim.id]: interval(one.paired.differences) for one in compared if one.paired.seeds}
 
@@ -210,14 +211,19 @@ def _beside(costs: Mapping[Model, float]) -> dict[Model, float]:
 def _style(model: Model) -> Style:
     """Return a model's style, without a line; the marker is open where the diffusion is linear in the data."""
     found = style_of(*model)
-    is_linear = model == LONGER or RUNGS[model].linear
-    return found | {"linestyle": "", "markersize": 7, "markerfacecolor": PAPER if is_linear else found["color"]}
+    inside = PAPER if _is_linear(model) else found["color"]
+    return found | {"linestyle": "", "markersize": 7, "markerfacecolor": inside}
+
+
+def _is_linear(model: Model) -> bool:
+    """Return whether the diffusion is linear in the data."""
+    return model == LONGER or RUNGS[model].linear
 
 
 def _legends(figure: Figure, height: float, models: Iterable[Model]) -> None:
     """Name the linear models on the left and the nonlinear ones on the right, and explain the other marks below."""
     handles = {model: Line2D([], [], **_style(model), label=arm(*model)) for model in models}
-    linear = [handle for model, handle in handles.items() if model == LONGER or RUNGS[model].linear]
+    linear = [handle for model, handle in handles.items() if _is_linear(model)]
     nonlinear = [handle for handle in handles.values() if handle not in linear]
     marks = [Line2D([], [], **STROKE, color=SOFT, linestyle="", label=MEASURED), Patch(**SHADE, label=SMALL)]
     for x, title, shown in ((0, "Linear (open)", linear), (0.5, "Nonlinear (filled)", nonlinear + marks)):

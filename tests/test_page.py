@@ -34,7 +34,7 @@ from indm.report.figures import FIGURES, plot_figures
 from indm.report.grades import MEANINGS
 from indm.report.matrix import InFile
 from indm.report.page import contents as page_contents
-from indm.report.page.caveats import PAPER_IMAGES, caveats
+from indm.report.page.caveats import caveats
 from indm.report.page.contents import missing, read_records
 from indm.report.page.document import arms_of, rows_of
 from indm.report.page.entries import set_numbers
@@ -43,7 +43,7 @@ from indm.report.page.pictures import read_figures
 from indm.report.page.render import render, render_headline
 from indm.report.page.tables import Table, read_table
 from indm.report.plotting import DARK, INK, PAPER
-from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_WEIGHTS
+from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_IMAGES, PAPER_STEPS, PUBLISHED_WEIGHTS
 from indm.store.files import write_json
 from indm.store.layout import TRAINING_PICTURES
 from tests.conftest import REPOSITORY

@@ -82,5 +82,10 @@ def test_densities_have_the_number_and_the_lengths_that_the_text_states() -> Non
     suite = load_suite(PARAMS / "densities.yaml")
     kinds = {name.rpartition("-")[0] for name in suite.toy2d.datasets}
     assert len(kinds) == 11
+    assert {
+        len({seed for it in suite.toy2d.datasets.values() if it.density == kind for seed in it.seeds}) for kind in kinds
+    } == {24}
+    assert "eleven [densities]" in PROSE
+    assert "with 24 seeds" in PROSE
     lengths = [f"{length.steps:,}" for length in suite.toy2d.lengths.values()]
     assert re.findall(r"after ([\d,]+) steps \(short\) and ([\d,]+)", PROSE) == [tuple(lengths)]

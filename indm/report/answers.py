@@ -168,7 +168,7 @@ def _merged(cells: Iterable[Cells]) -> Cells:
 
 
 def conclusion(answers: Iterable[Answer]) -> list[str]:
-    """Answer in one sentence for each of the main comparisons, how many main questions have each verdict, and in one of others."""
+    """Count the verdicts of main questions: a sentence for each main comparison of INDM, and one for other models."""
     answers = list(answers)
     claims: dict[str, list[Cells]] = {}
     for it in answers:
@@ -184,9 +184,11 @@ def _about_others(answers: Iterable[Answer]) -> list[str]:
     """Tell the verdicts of main claims about other models than INDM, in one sentence if there are any."""
     asked: dict[str, list[Compared]] = {}
     for it in answers:
-        for one in (one for ones in it.cells.values() for one in ones if it.is_primary and not it.is_ours):
-            asked.setdefault(f"{it.treatment} over {one.against}", []).append(one)
-    told = [f"{models}, {_counts(tally(ones))}" for models, ones in asked.items() if tally(ones)]
+        if it.is_primary and not it.is_ours:
+            for (one,) in it.cells.values():
+                asked.setdefault(f"{it.treatment} over {one.against}", []).append(one)
+    tallied = {models: tally(ones) for models, ones in asked.items()}
+    told = [f"{models}, {_counts(found)}" for models, found in tallied.items() if found]
     return [f"Other main questions: {'; '.join(told)}."] if told else []
 
 

@@ -93,10 +93,10 @@ def matrix(answers: Sequence[Answer], form: Form, controls: bool = False) -> str
     kinds = kinds_of(answers, controls)
     rows = []
     for it in answers:
-        rows.append([plain(it.asked), plain(it.place), *_cells(it.cells, kinds, form)])
+        rows.append([plain(it.asked), plain(it.place), *cells_of(it.cells, kinds, form)])
         longer = {} if controls else it.evidence
         rows += [
-            [f"*published: {suite}*", seeds_of(found), *_cells(found, kinds, form)] for suite, found in longer.items()
+            [f"*published: {suite}*", seeds_of(found), *cells_of(found, kinds, form)] for suite, found in longer.items()
         ]
     return table(["claim", "where", *kinds.values()], rows)
 
@@ -111,7 +111,8 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(cells: Cells, kinds: Iterable[str], form: Form) -> list[str]:
+def cells_of(cells: Cells, kinds: Iterable[str], form: Form) -> list[str]:
+    """Write the comparisons of a row, by their kinds."""
     return [cell(cells[kind], form) if kind in cells else ABSENT for kind in kinds]
 
 

@@ -13,9 +13,9 @@ from indm.report.results import CELL, Result, records
 PUBLISHED_EXTRACTOR = "inception-v3-compat"
 # First digits of its weights' sha256: torch-fidelity's weights-inception-2015-12-05-6726825d.pth.
 PUBLISHED_WEIGHTS = "6726825d"
-# The paper's datasets and length of training; params/paper.yaml has the sources.
+# The paper's datasets, length of training, and images behind an FID; params/paper.yaml has the sources.
 PAPER_DATASETS = {"cifar10": "CIFAR-10", "celeba64": "CelebA 64"}
-PAPER_STEPS, PAPER_BATCH = 260_000, 128
+PAPER_STEPS, PAPER_BATCH, PAPER_IMAGES = 260_000, 128, 50_000
 
 
 def read_published(path: Path) -> pd.DataFrame:

@@ -43,7 +43,7 @@ class PublishedNumbers:
         """Refuse result files, by their names in the results folder of the suite, that do not give the published numbers.
 
         Numbers with the fixed decoder are left out, because the table derives them from the numbers of single images; so are errors
-        of likelihoods where images come in clusters.
+        of likelihoods in a suite with a dataset whose images come in clusters.
 
         Raises:
             ArtifactError: if a file is damaged, or if a number differs from the published one, or only one side has it.

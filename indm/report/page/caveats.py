@@ -11,13 +11,18 @@ from indm.report.names import name
 from indm.report.page.contents import Contents
 from indm.report.page.means import read_cells
 from indm.report.page.tables import Table
-from indm.report.published import PAPER_BATCH, PAPER_DATASETS, PAPER_STEPS, PUBLISHED_EXTRACTOR, PUBLISHED_WEIGHTS
+from indm.report.published import (
+    PAPER_BATCH,
+    PAPER_DATASETS,
+    PAPER_IMAGES,
+    PAPER_STEPS,
+    PUBLISHED_EXTRACTOR,
+    PUBLISHED_WEIGHTS,
+)
 from indm.store.files import read_json
 
 # Models that have seen at most so many images, or half of the training split, have learnt next to nothing.
 FEW = 1000
-# Images behind an FID of the paper; params/paper.yaml has the source.
-PAPER_IMAGES = 50_000
 
 
 def caveats(contents: Contents, tables: Mapping[str, Table], records: list[dict[str, Any]], results: Path) -> list[str]:
