@@ -7,7 +7,7 @@ processors.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -80,20 +80,32 @@ OVER = ("no map, equal steps", "no map, equal compute", "a learned matrix, equal
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
 # The metrics of claims in the figure of the answers.
 LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
-# A row of the tables of means: suite, name, claim, objective, table and decimals.
-Means = tuple[str, str, str, str, str, int]
+
+
+class Measured(NamedTuple):
+    """What a table of means shows: a claim at an objective, its table of numbers and their decimals."""
+
+    claim: str
+    objective: str
+    table: str
+    digits: int
+
+
+def bound(objective: str) -> Measured:
+    """Return what shows the bound at an objective."""
+    return Measured("better-nelbo", objective, "nll", 3)
+
+
 # On digits, FID ranks no models: real test images have as much.
-FID: Means = ("fashion-full", "FID", "lower-fid", "fid", "fid", 2)
-IN_README = ("cifar10-maps", "cifar10-3000", "celeba64-6000", "digits-seeds", "fashion-full")
-# README's rows; and on the page of all results, a row for each suite and objective.
-MEANS: tuple[Means, ...] = (
-    *((suite, "NELBO in bits/dim", "better-nelbo", "nll", "nll", 3) for suite in IN_README),
-    FID,
+FID = Measured("lower-fid", "fid", "fid", 2)
+# The columns of README's table: on each dataset, the suite with the most maps.
+LADDER = {"cifar10-maps": "CIFAR-10", "celeba64-6000": "CelebA", "fashion-full": "Fashion-MNIST"}
+# The rows of the page of all results: a suite, what is measured, and its name.
+MEANS = (
+    *((suite, bound(it), f"`{it}`") for suite in SUITES for it in OBJECTIVES.get(suite, ("nll",))),
+    ("fashion-full", FID, "FID"),
 )
-ALL_MEANS: tuple[Means, ...] = (
-    *((suite, f"`{it}`", "better-nelbo", it, "nll", 3) for suite in SUITES for it in OBJECTIVES.get(suite, ("nll",))),
-    FID,
-)
+COST = "FLOPs of INDM’s step"
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.75, 4.6), 4.7, 6.0
 ROW, TITLE, TOP, BOTTOM = 0.58, 0.45, 1.2, 0.72
@@ -192,43 +204,56 @@ def known(published: Path, claims: Iterable[str]) -> str:
     )
 
 
-def with_means(page: str, published: Path, rows: Iterable[Means] = MEANS, place: str = "README.md") -> str:
-    """Return a page with the means of the ladder's rungs and of DDPM++ at INDM's compute.
+def with_ladder(page: str, published: Path) -> str:
+    """Return README with its table: a row for each rung of the ladder, and a column for each dataset.
 
     Arguments:
         page: its text.
         published: the folder with one folder per published suite, which has ``tables/``.
-        rows: the rows of the table; those of suites that are not published are left out.
-        place: the path of the page, for messages.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or the page has no place for the table.
     """
-    headings = ("lower is better", *ARMS.values(), "FLOPs of INDM’s step")
+    columns = {
+        dataset: _means_of(published / suite / "tables", bound("nll"))
+        for suite, dataset in LADDER.items()
+        if (published / suite / "tables").is_dir()
+    }
+    if not columns:
+        return page
+    headings = ("NELBO in bits/dim (lower is better)", *columns)
+    rows = zip([*ARMS.values(), COST], *columns.values(), strict=True)
+    return replace_block(page, "means", matrix.table(headings, rows, numbers=True), "README.md")
+
+
+def with_means(page: str, published: Path) -> str:
+    """Return the page of all results with the means of the ladder's rungs; see :func:`with_answers`."""
+    headings = ("lower is better", *ARMS.values(), COST)
     found = [
-        _means_row(published / row[0] / "tables", *row) for row in rows if (published / row[0] / "tables").is_dir()
+        [f"{SUITES[suite]}, {label}", *_means_of(published / suite / "tables", measured)]
+        for suite, measured, label in MEANS
+        if (published / suite / "tables").is_dir()
     ]
-    return replace_block(page, "means", matrix.table(headings, found, numbers=True), place) if found else page
+    return replace_block(page, "means", matrix.table(headings, found, numbers=True), RESULTS) if found else page
 
 
-def _means_row(
-    tables: Path, suite: str, measured: str, claim: str, objective: str, table: str, digits: int
-) -> list[str]:
+def _means_of(tables: Path, measured: Measured) -> list[str]:
     """Write the means of a suite's models, the verdict on INDM against each, and the relative FLOPs of its step."""
     numbers, claims, compute = (
-        _of_objective(tables / f"{name}.csv", objective) for name in (table, "claims", "compute")
+        _of_objective(tables / f"{name}.csv", measured.objective) for name in (measured.table, "claims", "compute")
     )
-    verdicts = {row["against"]: row for row in records(claims[(claims["id"] == claim) & claims["effect"].notna()])}
+    judged = claims[(claims["id"] == measured.claim) & claims["effect"].notna()]
+    verdicts = {row["against"]: row for row in records(judged)}
     cells = []
     for model, variant in ARMS:
-        cell = _mean(_of_model(numbers, model, variant), table, digits)
-        judged = verdicts.get(REFERENCE if model == TREATMENT else f"{model} {variant}")
-        if cell and judged and (model, variant) != (REFERENCE, ""):
+        cell = _mean(_of_model(numbers, model, variant), measured)
+        row = verdicts.get(REFERENCE if model == TREATMENT else f"{model} {variant}")
+        if cell and row and (model, variant) != (REFERENCE, ""):
             whose = "" if model == TREATMENT else f"{name(TREATMENT)}: "
-            cell += f"<br>{whose}{_word(judged)}"
+            cell += f"<br><sub>{whose}{_word(row)}</sub>"
         cells.append(cell or "not run")
     flops = [_of_model(compute, model)["train_flops_per_step"].iloc[0] for model in (TREATMENT, REFERENCE)]
-    return [f"{SUITES[suite]}, {measured}", *cells, f"× {flops[0] / flops[1]:.1f}"]
+    return [*cells, f"× {flops[0] / flops[1]:.1f}"]
 
 
 def _of_objective(path: Path, objective: str) -> pd.DataFrame:
@@ -246,13 +271,13 @@ def _word(row: Mapping[str, Any]) -> str:
     return words if row["family"] == "primary" else f"{words} \\*"
 
 
-def _mean(rows: pd.DataFrame, table: str, digits: int) -> str:
+def _mean(rows: pd.DataFrame, measured: Measured) -> str:
     """Write a model's mean over seeds with its standard error, NELBO with the decoder of claims; empty if it was not run."""
     if rows.empty:
         return ""
     (row,) = records(rows)
-    metric = "fid" if table == "fid" else "nelbo_fixed" if row["decoder"] == "fixed" else "nelbo"
-    return f"{row[metric]:.{digits}f} ± {row[f'{metric}_se']:.{digits}f}"
+    metric = "fid" if measured.table == "fid" else "nelbo_fixed" if row["decoder"] == "fixed" else "nelbo"
+    return f"{row[metric]:.{measured.digits}f} ± {row[f'{metric}_se']:.{measured.digits}f}"
 
 
 def with_weights(page: str, published: Path) -> str:

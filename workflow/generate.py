@@ -121,7 +121,14 @@ def readme_text(root: Path) -> dict[Path, str]:
     # Imported here: pandas and Matplotlib are slow to import.
     import pandas as pd
 
-    from docs.answers import ALL_MEANS, RESULTS, draw_answers, with_answers, with_densities, with_means, with_weights
+    from docs.answers import (
+        draw_answers,
+        with_answers,
+        with_densities,
+        with_ladder,
+        with_means,
+        with_weights,
+    )
     from docs.forecast import with_forecast
     from docs.ladder import draw_ladder
     from docs.report import with_report
@@ -138,7 +145,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     main = [(it["family"] == "primary") & it["comparison"].isin(COMPARISONS) for it in (texts, rows)]
     texts, evidence = texts[main[0]], rows.loc[main[1], [*EVIDENCE]]
     page, report = published / "README.md", root / "docs/report.md"
-    ladder = with_means(page.read_text(encoding="utf-8"), published, ALL_MEANS, RESULTS)
+    ladder = with_means(page.read_text(encoding="utf-8"), published)
     drawn = draw_answers(published) | draw_ladder(published, root / "params", root / "docs/scaling.md")
     suites = {path.parent: read_json(path)["suite"] for path in sorted(published.glob("*/provenance.json"))}
     return {
@@ -147,7 +154,7 @@ def readme_text(root: Path) -> dict[Path, str]:
             for folder, suite in suites.items()
         },
         root / "params/evidence.csv": texts.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
-        readme: with_means(readme.read_text(encoding="utf-8"), published),
+        readme: with_ladder(readme.read_text(encoding="utf-8"), published),
         page: with_densities(with_answers(ladder, published), published),
         report: with_forecast(with_report(report.read_text(encoding="utf-8"), published, root / "params"), published),
         glossary: replace_block(glossary.read_text(encoding="utf-8"), "models", models_table(), str(glossary)),
