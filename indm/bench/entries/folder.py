@@ -36,7 +36,8 @@ class Model(Rates):
 
     label: Plain
     build_flops: Operations = Field(description="operations of building it, with the fit of its map")
-    step_flops: Count = Field(description="operations of a step")
+    # A step of a large flow takes more than the 10^9 to which counts of other things are limited.
+    step_flops: int = Field(ge=1, description="operations of a step")
     steps: Count
     step_seconds: float = Field(ge=0, description="mean time of a step")
     decoder: str = Field(pattern="^nelbo(_fixed)?$")
