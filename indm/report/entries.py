@@ -1,10 +1,13 @@
 """Entries on a track: verdicts on their numbers, the page of an entry, and the records of a track."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from indm.report.differences import Paired
@@ -21,6 +24,8 @@ UNIT = "bits/dim"
 CLAIM, CHECKED, BEST = "claim", "confirmed", "record"
 # How a figure marks them: entries are maps in front of DDPM++, so they have its colour once they are confirmed.
 CONFIRMED, CLAIMED = style_of(DDPMPP), {"color": SOFT, "marker": "s"}
+# Distances in a figure, as shares of what it spans: from mark to mark of equal cost, and from label to label.
+ASIDE, ABOVE = 0.025, 0.075
 
 
 def column(model: str, seed: int) -> str:
@@ -161,6 +166,25 @@ def _cell(verdict: Mapping[str, Any] | None) -> str:
     return f"{name(verdict['verdict'])}, {verdict['effect']:.3f} ({ends})"
 
 
+def _cost_and_effect(row: Mapping[str, Any]) -> tuple[float, float]:
+    return round(row["cost"], 1), row["ddpmpp"]["effect"]
+
+
+def _draw_group(axis: Axes, cost: float, rows: Sequence[Mapping[str, Any]], apart: tuple[float, float]) -> None:
+    """Draw entries of about the same cost next to one another, and their labels to the right, each above the last one."""
+    aside, above = apart
+    place, label = cost - aside * (len(rows) - 1) / 2, -math.inf
+    right = place + aside * len(rows)
+    for row in rows:
+        found, style = row["ddpmpp"], CLAIMED if row["status"] == CLAIM else CONFIRMED
+        axis.vlines(place, found["low"], found["high"], color=style["color"])
+        axis.plot(place, found["effect"], marker=style["marker"], color=style["color"], linestyle="none")
+        label = max(label + above, found["effect"])
+        line = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4}
+        axis.annotate(row["label"], (place, found["effect"]), xytext=(right, label), va="center", arrowprops=line)
+        place += aside
+
+
 def records_figure(rows: Sequence[Mapping[str, Any]], track: str) -> Figure:
     """Draw how far the bound of each entry lies below DDPM++'s, against the operations of a step.
 
@@ -171,13 +195,16 @@ def records_figure(rows: Sequence[Mapping[str, Any]], track: str) -> Figure:
     with styled(STYLE):
         figure = Figure(figsize=(COLUMN, 3.2))
         axis = figure.subplots()
-        for row in rows:
-            found, style = row["ddpmpp"], CLAIMED if row["status"] == CLAIM else CONFIRMED
-            axis.vlines(row["cost"], found["low"], found["high"], color=style["color"])
-            axis.plot(row["cost"], found["effect"], marker=style["marker"], color=style["color"], linestyle="none")
-            axis.annotate(row["label"], (row["cost"], found["effect"]), textcoords="offset points", xytext=(5, 3))
+        wide = max(row["cost"] for row in rows) - min(row["cost"] for row in rows) or 1.0
+        high = max(row["ddpmpp"]["high"] for row in rows) - min(row["ddpmpp"]["low"] for row in rows)
+        ordered = sorted(rows, key=_cost_and_effect)
+        for cost, group in groupby(ordered, lambda row: _cost_and_effect(row)[0]):
+            _draw_group(axis, cost, list(group), (ASIDE * wide, ABOVE * high))
         axis.axhline(0, color=SOFT, linewidth=0.7)
         axis.set_xlabel("operations of a step, relative to DDPM++")
         axis.set_ylabel("bits/dim below DDPM++")
         axis.set_title(f"Track {track}")
-        return note(figure, "95 % intervals at equal operations. Circles: confirmed; squares: claims.")
+        return note(
+            figure,
+            "95 % intervals at equal operations. Circles: confirmed; squares: claims.\nEntries of about equal cost stand next to each other.",
+        )
