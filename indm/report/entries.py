@@ -24,6 +24,8 @@ UNIT = "bits/dim"
 CLAIM, CHECKED, BEST = "claim", "confirmed", "record"
 # How a figure marks them: entries are maps in front of DDPM++, so they have its colour once they are confirmed.
 CONFIRMED, CLAIMED = style_of(DDPMPP), {"color": SOFT, "marker": "s"}
+NOTE = """95 % intervals at equal operations. Circles: confirmed; squares: claims.
+Entries of about equal cost stand next to each other."""
 # Distances in a figure, as shares of what it spans: from mark to mark of equal cost, and from label to label.
 ASIDE, ABOVE = 0.025, 0.075
 
@@ -201,10 +203,8 @@ def records_figure(rows: Sequence[Mapping[str, Any]], track: str) -> Figure:
         for cost, group in groupby(ordered, lambda row: _cost_and_effect(row)[0]):
             _draw_group(axis, cost, list(group), (ASIDE * wide, ABOVE * high))
         axis.axhline(0, color=SOFT, linewidth=0.7)
+        axis.margins(y=0.25)
         axis.set_xlabel("operations of a step, relative to DDPM++")
         axis.set_ylabel("bits/dim below DDPM++")
         axis.set_title(f"Track {track}")
-        return note(
-            figure,
-            "95 % intervals at equal operations. Circles: confirmed; squares: claims.\nEntries of about equal cost stand next to each other.",
-        )
+        return note(figure, NOTE)
