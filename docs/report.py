@@ -70,8 +70,8 @@ LADDER = {
     "digits-seeds": "digits",
     "fashion-full": "Fashion-MNIST",
     "cifar10-3000": "CIFAR-10",
-    "cifar10-maps": "CIFAR-10, registered",
-    "celeba64-6000": "CelebA, registered",
+    "cifar10-maps": "CIFAR-10, an eighth",
+    "celeba64-6000": "CelebA, an eighth",
 }
 
 
