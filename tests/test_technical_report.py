@@ -106,6 +106,17 @@ def of_the_figure() -> set[str]:
     return {*leads, *(f"{cost:.2f}" for cost in costs)}
 
 
+def of_digits() -> set[str]:
+    """The verdicts on a filter, and on a curve and filter as a maintainer confirmed them, against DDPM++."""
+    folder = REPOSITORY / "docs/records/digits"
+    rows = [
+        read_rows(folder / name / "verdicts.csv").set_index("against").loc["ddpmpp"]
+        for name in ("filter", "curve-filter/confirmed")
+    ]
+    assert [row["verdict"] for row in rows] == [NOT_BETTER, BETTER]
+    return {f"{abs(row[end]):.3f}" for row in rows for end in ("effect", "low", "high")}
+
+
 def of_cifar10() -> set[str]:
     longer = [size(suite, "better-nelbo", COMPUTE) for suite in ("cifar10-1000", SIMILAR)]
     flow = read_rows(PUBLISHED / SIMILAR / "tables/flow.csv").set_index(["model", "variant"])["midpoint"]
@@ -240,6 +251,7 @@ DECIMALS: dict[str, Callable[[], set[str]]] = {
     "The ladder of maps": of_the_ladder,
     "Protocol and registration": of_the_protocol,
     "Results": of_the_figure,
+    "8×8 digits": of_digits,
     "CIFAR-10": of_cifar10,
     "The choice of decoder": of_decoders,
     "Forecasts": of_the_share,
