@@ -105,7 +105,7 @@ MEANS = (
     *((suite, bound(it), f"`{it}`") for suite in SUITES for it in OBJECTIVES.get(suite, ("nll",))),
     ("fashion-full", FID, "FID"),
 )
-COST = "FLOPs of INDM’s step"
+COST = "FLOPs of INDM’s step, relative to DDPM++"
 # In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
 LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.75, 4.6), 4.7, 6.0
 ROW, TITLE, TOP, BOTTOM = 0.58, 0.45, 1.2, 0.72

@@ -249,6 +249,14 @@ def test_the_operations_of_all_trainings_are_equal(entered: Folder) -> None:
     assert models["entry"].steps < models["ddpmpp"].steps == 12
 
 
+def test_a_step_may_take_more_than_a_billion_operations(folder: Path) -> None:
+    """As INDM's flow on digits, whose trainings once ended before they could be recorded."""
+    about = json.loads((folder / "entry.json").read_text())
+    about["models"]["entry"]["step_flops"] = 10**12
+    (folder / "entry.json").write_text(json.dumps(about))
+    assert read_folder(folder).about.models["entry"].step_flops == 10**12
+
+
 def test_a_killed_command_continues_with_the_trainings_that_are_missing(
     entered: Folder, track: LoadedTrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ from indm.report.answers import answers_of
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.figures import plot_figures
+from indm.report.grades import WORSE
 from indm.report.matrix import InFile, OnPage, matrix
 from indm.report.registrations import Registration, Registrations
 from indm.report.results import read_rows
@@ -843,6 +844,8 @@ def test_readme_counts_known_densities_as_their_table_does() -> None:
     )
     cases, found = len(rows["better-nelbo-known", STEPS]), bullet("Where the truth is known")
     assert {*map(int, re.findall(r"\b\d+\b", found))} == {cases, *bound[:2]}
+    # In words: worse in one case at equal steps, and in one at equal compute.
+    assert [int((rows["better-nelbo-known", kind] == WORSE).sum()) for kind in (STEPS, COMPUTE)] == [1, 1]
     # In words: half by NLL, at equal steps and at equal compute; then over a linear map, by the bound and by NLL.
     words = {"half": cases // 2, "three": 3, "nine": 9}
     half, *linear = (words[word] for word in re.findall(r"\b(half|three|nine)\b", found))
