@@ -43,8 +43,8 @@ from indm.report.plotting import (
 from indm.report.results import read_rows, records
 from indm.variants import SAME_COMPUTE
 
-# The page of all results.
-RESULTS = "docs/results/README.md"
+# The page of all results, and the page of a dataset.
+RESULTS, DATASET = "docs/results/README.md", "docs/results/{}.md"
 SUITES = {
     "cifar10-maps": "CIFAR-10, 1,000 steps, six seeds",
     "cifar10-1000": "CIFAR-10, 1,000 steps",
@@ -55,11 +55,20 @@ SUITES = {
     "digits-seeds": "8×8 digits",
     "digits-ve": "8×8 digits, VE",
 }
+# The pages of datasets of images, with the suites of each.
+DATASETS = {
+    "cifar10": ("cifar10-maps", "cifar10-1000", "cifar10-3000"),
+    "celeba": ("celeba64-6000",),
+    "fashion-mnist": ("fashion-full", "fashion-long"),
+    "digits": ("digits-seeds", "digits-ve"),
+}
+# The page of known densities, which have a suite of their own.
+KNOWN_DENSITIES = "known-densities"
 # The objectives of suites that have others than nll alone.
 OBJECTIVES = {"fashion-full": ("nll", "fid"), "digits-seeds": ("nll", "fid"), "digits-ve": ("fid",)}
 # The suites whose verdicts the figure of the answers shows.
 EVIDENCE = {suite: SUITES[suite] for suite in ("cifar10-3000", "digits-seeds", "fashion-full")}
-# Main claims on images, as rows of the page of all results; a claim that is not listed has its question.
+# Main claims on images, as rows of the page of a dataset; a claim that is not listed has its question.
 ASKED = {
     "better-nelbo": "INDM’s NELBO",
     "lower-fid": "INDM’s FID",
@@ -138,19 +147,20 @@ CIFAR10 = ("cifar10-1000", "cifar10-3000")
 PANELS = {"CIFAR-10": CIFAR10, "Fashion-MNIST": ("fashion-full",)}
 
 
-def with_answers(page: str, published: Path) -> str:
-    """Return the page of all results with the answers of published suites; unchanged if none of them is published.
+def with_answers(page: str, published: Path, dataset: str) -> str:
+    """Return the page of a dataset with the answers of its published suites; unchanged if none of them is published.
 
     Arguments:
         page: its text.
         published: the folder with one folder per published suite, which has ``tables/``.
+        dataset: its name among :data:`DATASETS`.
 
     Raises:
         ArtifactError: if a file is missing or damaged, or the page has no place for a table.
     """
     answers = {
         suite: answers_of(_main(path), ("objective",))
-        for suite in SUITES
+        for suite in DATASETS[dataset]
         if (path := published / suite / "tables/claims.csv").is_file()
     }
     if not answers:
@@ -167,7 +177,7 @@ def with_answers(page: str, published: Path) -> str:
         for it in found
     ]
     headings = ("suite", "claim", "objective", *kinds.values())
-    return replace_block(page, "answers", matrix.table(headings, rows), RESULTS)
+    return replace_block(page, "answers", matrix.table(headings, rows), DATASET.format(dataset))
 
 
 def _main(path: Path) -> pd.DataFrame:
@@ -177,10 +187,10 @@ def _main(path: Path) -> pd.DataFrame:
 
 
 def with_densities(page: str, published: Path) -> str:
-    """Return the page of all results with the verdicts on known densities; see :func:`with_answers`."""
+    """Return the page of known densities with the verdicts on them; see :func:`with_answers`."""
     if not (published / DENSITIES / "tables/claims.csv").is_file():
         return page
-    return replace_block(page, "densities", known(published, KNOWN), RESULTS)
+    return replace_block(page, "densities", known(published, KNOWN), DATASET.format(KNOWN_DENSITIES))
 
 
 def known(published: Path, claims: Iterable[str]) -> str:
@@ -227,7 +237,7 @@ def with_ladder(page: str, published: Path) -> str:
 
 
 def with_means(page: str, published: Path) -> str:
-    """Return the page of all results with the means of the ladder's rungs; see :func:`with_answers`."""
+    """Return the page of all results with the means of the ladder's rungs; see :func:`with_ladder`."""
     headings = ("lower is better", *ARMS.values(), COST)
     found = [
         [f"{SUITES[suite]}, {label}", *_means_of(published / suite / "tables", measured)]
@@ -281,7 +291,7 @@ def _mean(rows: pd.DataFrame, measured: Measured) -> str:
 
 
 def with_weights(page: str, published: Path) -> str:
-    """Return the page of weights with a row for each run whose weights are published; see :func:`with_answers`."""
+    """Return the page of weights with a row for each run whose weights are published; see :func:`with_ladder`."""
     return replace_block(page, "weights", weights(published), "docs/library.md")
 
 

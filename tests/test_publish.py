@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from docs.answers import (
     CIFAR10,
+    DATASETS,
     EVIDENCE,
     KNOWN,
     LABELS,
@@ -561,15 +562,17 @@ def test_the_page_and_the_file_have_the_same_cells() -> None:
     assert text == matrix(answers, InFile()).replace("\u00a0", " ")
 
 
-def test_primary_claims_of_several_suites_share_a_table(tmp_path: Path) -> None:
+def test_primary_claims_of_the_suites_of_a_dataset_share_a_table(tmp_path: Path) -> None:
     page = "<!-- answers: of -->\n<!-- end of answers -->\n"
-    assert with_answers(page, tmp_path) == page
+    assert with_answers(page, tmp_path, "cifar10") == page
     families = np.where(made_up_claims()["id"] == "a", "primary", "exploratory")
-    for suite in EVIDENCE:
+    for suite in (*DATASETS["cifar10"], *DATASETS["digits"]):
         write_table(tmp_path / suite / "tables/claims.csv", made_up_claims().assign(family=families))
-    lines = [line.strip("| ").split(" | ") for line in with_answers(page, tmp_path).splitlines() if "|" in line]
+    lines = [
+        line.strip("| ").split(" | ") for line in with_answers(page, tmp_path, "cifar10").splitlines() if "|" in line
+    ]
     assert lines[0] == ["suite", "claim", "objective", *COMPARISONS]
-    suites = [f"[{SUITES[suite]}]({suite}/README.md)" for suite in SUITES if suite in EVIDENCE]
+    suites = [f"[{SUITES[suite]}]({suite}/README.md)" for suite in DATASETS["cifar10"]]
     assert [line[:3] for line in lines[2:]] == [[suite, "A", each] for suite in suites for each in ("nll", "fid")]
     value = "0.020\u00a0[0.010, 0.034]"
     assert lines[2][3:] == [f"better, {value}", "not run", f"learned filter: undecided, {value} {{30}}"]

@@ -1,11 +1,11 @@
-"""The page of all results: its sentences have rows, and its tables and links have all suites.
+"""The pages of all results and of datasets: their sentences have rows, and their tables and links have all suites.
 
 A failure of a verdict means that a table has changed: read the sentence that is named, and write it anew.
 """
 
 import re
 
-from docs.answers import KNOWN, OBJECTIVES, SUITES
+from docs.answers import DATASETS, KNOWN, OBJECTIVES, SUITES
 from docs.forecast import PAIRS, forecast
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import load_suite
@@ -14,8 +14,15 @@ from indm.report.results import read_rows
 from tests.conftest import REPOSITORY
 
 PUBLISHED, PARAMS = REPOSITORY / "docs/results", REPOSITORY / "params"
-PAGE = (PUBLISHED / "README.md").read_text()
-PROSE = re.sub(r"<!-- (\w+): .*?<!-- end of \1 -->", "", PAGE, flags=re.DOTALL)
+PAGES = {path.stem: path.read_text() for path in sorted(PUBLISHED.glob("*.md"))}
+
+
+def prose(page: str) -> str:
+    """A page without what is made from tables."""
+    return re.sub(r"<!-- (\w+): .*?<!-- end of \1 -->", "", PAGES[page], flags=re.DOTALL)
+
+
+PROSE, FRONT = "\n".join(map(prose, PAGES)), prose("README")
 
 
 def main_claims(suite: str) -> set[tuple[str, str]]:
@@ -24,8 +31,8 @@ def main_claims(suite: str) -> set[tuple[str, str]]:
     return {*zip(claims["id"], claims["objective"], strict=True)}
 
 
-def rows(block: str) -> list[str]:
-    (found,) = re.findall(rf"<!-- {block}: [^\n]*-->\n(.*?)<!-- end of {block} -->", PAGE, flags=re.DOTALL)
+def rows(page: str, block: str) -> list[str]:
+    (found,) = re.findall(rf"<!-- {block}: [^\n]*-->\n(.*?)<!-- end of {block} -->", PAGES[page], flags=re.DOTALL)
     return [line for line in found.splitlines() if line.startswith("|")][2:]
 
 
@@ -34,15 +41,18 @@ def test_the_ladder_has_each_suite_with_each_of_its_objectives() -> None:
         asked = {objective for claim, objective in main_claims(suite) if claim == "better-nelbo"}
         assert {*OBJECTIVES.get(suite, ("nll",))} == asked
         for objective in asked:
-            assert any(row.startswith(f"| {SUITES[suite]}, `{objective}` |") for row in rows("means"))
+            assert any(row.startswith(f"| {SUITES[suite]}, `{objective}` |") for row in rows("README", "means"))
 
 
-def test_every_main_comparison_has_a_row() -> None:
-    assert len(rows("answers")) == sum(len(main_claims(suite)) for suite in SUITES)
+def test_every_main_comparison_has_a_row_on_the_page_of_its_dataset() -> None:
+    assert sorted(suite for suites in DATASETS.values() for suite in suites) == sorted(SUITES)
+    for page, suites in DATASETS.items():
+        assert len(rows(page, "answers")) == sum(len(main_claims(suite)) for suite in suites)
 
 
-def test_every_published_suite_is_linked_but_searches() -> None:
+def test_the_front_page_links_every_dataset_and_they_link_every_published_suite_but_searches() -> None:
     published = {path.parent.name for path in PUBLISHED.glob("*/README.md")}
+    assert {*re.findall(r"\]\(([\w-]+)\.md\)", FRONT)} == {*PAGES} - {"README"}
     assert {*re.findall(r"\]\(([\w-]+)/README\.md\)", PROSE)} == published
 
 
@@ -54,9 +64,11 @@ def test_suites_that_would_change_the_answer_are_there_and_not_published() -> No
 
 
 def test_numbers_are_in_the_tables_only() -> None:
-    """Except for the smallest effects that count."""
+    """Except for the smallest effects that count, and how leads change with the length of training."""
     smallest = {it.id: f"{it.smallest.effect:g}" for it in load_claims(PARAMS / "claims.yaml").claims}
-    assert {*re.findall(r"\b\d+\.\d+\b", PROSE)} == {smallest[claim] for claim in ("lower-fid", "better-nelbo", *KNOWN)}
+    assert not re.findall(r"\b\d+\.\d+\b", FRONT)
+    text = re.sub(r"^[|!].*$|FID of 1\.75", "", PROSE, flags=re.MULTILINE)
+    assert {*re.findall(r"\b\d+\.\d+\b", text)} == {smallest[claim] for claim in ("lower-fid", "better-nelbo", *KNOWN)}
 
 
 def test_no_main_comparison_of_fid_is_decided_for_the_flow() -> None:

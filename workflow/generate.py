@@ -122,6 +122,8 @@ def readme_text(root: Path) -> dict[Path, str]:
     import pandas as pd
 
     from docs.answers import (
+        DATASETS,
+        KNOWN_DENSITIES,
         draw_answers,
         with_answers,
         with_densities,
@@ -144,8 +146,8 @@ def readme_text(root: Path) -> dict[Path, str]:
     # The file has the texts of the tables, so that its numbers are theirs to the last digit.
     main = [(it["family"] == "primary") & it["comparison"].isin(COMPARISONS) for it in (texts, rows)]
     texts, evidence = texts[main[0]], rows.loc[main[1], [*EVIDENCE]]
-    page, report = published / "README.md", root / "docs/report.md"
-    ladder = with_means(page.read_text(encoding="utf-8"), published)
+    page, known, report = published / "README.md", published / f"{KNOWN_DENSITIES}.md", root / "docs/report.md"
+    datasets = {name: published / f"{name}.md" for name in DATASETS}
     drawn = draw_answers(published) | draw_ladder(published, root / "params", root / "docs/scaling.md")
     suites = {path.parent: read_json(path)["suite"] for path in sorted(published.glob("*/provenance.json"))}
     return {
@@ -155,7 +157,9 @@ def readme_text(root: Path) -> dict[Path, str]:
         },
         root / "params/evidence.csv": texts.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
         readme: with_ladder(readme.read_text(encoding="utf-8"), published),
-        page: with_densities(with_answers(ladder, published), published),
+        page: with_means(page.read_text(encoding="utf-8"), published),
+        **{at: with_answers(at.read_text(encoding="utf-8"), published, name) for name, at in datasets.items()},
+        known: with_densities(known.read_text(encoding="utf-8"), published),
         report: with_forecast(with_report(report.read_text(encoding="utf-8"), published, root / "params"), published),
         glossary: replace_block(glossary.read_text(encoding="utf-8"), "models", models_table(), str(glossary)),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
