@@ -5,6 +5,10 @@ A failure of a verdict means that a table has changed: read the sentence that is
 
 import re
 
+import pandas as pd
+import pytest
+from scipy import stats
+
 from docs.answers import DATASETS, KNOWN, OBJECTIVES, SUITES
 from docs.forecast import PAIRS, forecast
 from indm.bench.suite.claims import load_claims
@@ -101,3 +105,25 @@ def test_densities_have_the_number_and_the_lengths_that_the_text_states() -> Non
     assert "with 24 seeds" in PROSE
     lengths = [f"{length.steps:,}" for length in suite.toy2d.lengths.values()]
     assert re.findall(r"after ([\d,]+) steps \(short\) and ([\d,]+)", PROSE) == [tuple(lengths)]
+
+
+LENGTHS = {
+    "INDM over DDPM++, equal steps": ("better-nelbo", "equal steps"),
+    "INDM over DDPM++, equal compute": ("better-nelbo", "equal compute"),
+    "INDM over learned curve and filter": ("better-nelbo", "simple control"),
+    "learned curve and filter over DDPM++": ("better-nelbo-maps", "equal steps"),
+}
+
+
+def leads(suite: str, claim: str, comparison: str) -> "pd.Series[float]":
+    table = read_rows(PUBLISHED / suite / "tables/differences.csv")
+    return table[(table["id"] == claim) & (table["comparison"] == comparison)]["difference"]
+
+
+@pytest.mark.parametrize("lead", LENGTHS)
+def test_changes_from_length_to_length_are_those_of_the_seeds(lead: str) -> None:
+    short, longer = (leads(suite, *LENGTHS[lead]) for suite in PAIRS["CIFAR-10"])
+    interval = stats.ttest_ind(longer, short, equal_var=False).confidence_interval()
+    change, low, high = (f"{it:.3f}".replace("-", "−") for it in (longer.mean() - short.mean(), *interval))
+    ends = " | ".join(f"{it.mean():.3f}".replace("-", "−") for it in (short, longer))
+    assert f"| {lead} | {ends} | {change} [{low}, {high}] |" in PAGES["cifar10"]
