@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from docs.answers import known
 from indm.bench.kept.page import replace_block
 from indm.bench.suite.load import load_suite
-from indm.bench.suite.schema.suite import Suite
+from indm.bench.suite.schema.suite import RunParams, Suite
 from indm.errors import ArtifactError
 from indm.report.answers import Answer, answers_of
 from indm.report.differences import COMPUTE, SIMPLE, STEPS
@@ -72,6 +72,16 @@ LADDER = {
     "cifar10-3000": "CIFAR-10",
     "cifar10-maps": "CIFAR-10, an eighth",
     "celeba64-6000": "CelebA, an eighth",
+}
+
+
+# Suites that differ in network, batch or rates, with the headings of the setup.
+SETUPS = {
+    "digits-seeds": "digits",
+    "digits-ve": "digits, VE",
+    "fashion-full": "Fashion-MNIST",
+    "cifar10-maps": "CIFAR-10",
+    "celeba64-6000": "CelebA",
 }
 
 
@@ -177,6 +187,7 @@ def with_report(page: str, published: Path, params: Path) -> str:
     blocks = {
         "registered": _registered(published, suites, registered),
         "ladder": _ladder(published, suites),
+        "setup": _setups(published, suites),
         **{name: _dataset(published, columns, ASKED[name]) for name, columns in COLUMNS.items()},
         "known": known(published, ON_DENSITIES),
         **{block: _pending(published, suites[name], registered[name]) for block, name in FORECAST.items()},
@@ -275,6 +286,39 @@ def _costs(published: Path, suite: Suite) -> dict[Model, str]:
         model: f"{row['train_flops_per_step'] / plain:.3f} ({row['flow_parameters']:,.0f})"
         for model, row in by_model.items()
     }
+
+
+def _setups(published: Path, suites: Mapping[str, Suite]) -> str:
+    """Write what networks and trainings have in the published suite of each dataset."""
+    found = {title: _setup(published, suites[name]) for name, title in SETUPS.items() if is_finished(published, name)}
+    rows = [(heading, *(each[heading] for each in found.values())) for heading in next(iter(found.values()))]
+    return table(("", *found), rows)
+
+
+def _setup(published: Path, suite: Suite) -> dict[str, str]:
+    """Write networks, batches and rates of a suite's trainings, by their headings; of those for likelihood, if there are any."""
+    objective = "nll" if any(run.objective == "nll" for run in suite.runs.values()) else "fid"
+    plain, flow = (_run(suite, model, objective) for model in (NO_MAP, FLOW))
+    compute = read_rows(published / suite.suite / "tables/compute.csv").fillna({"variant": ""})
+    (sizes,) = records(compute.query("model == 'indm' and variant == '' and objective == @objective"))
+    train = suite.train
+    channels = ", ".join(f"{train.score.channels * factor}" for factor in train.score.multipliers)
+    return {
+        "objective": f"`{objective}`",
+        "channels of the U-Net, by resolution": channels,
+        "parameters of the score network": f"{sizes['score_parameters']:,.0f}",
+        "parameters of INDM’s flow": f"{sizes['flow_parameters']:,.0f}",
+        "images of a step": f"{train.batch_size}",
+        "steps of warm-up": f"{train.warmup_steps}",
+        "decay of the averaged weights": f"{train.ema_decay:g}",
+        "rate of DDPM++": f"{plain.train.lr or train.lr:g}",
+        "rates of INDM: score network, flow": f"{flow.train.lr or train.lr:g}, {flow.train.flow_lr or train.flow_lr:g}",
+    }
+
+
+def _run(suite: Suite, model: Model, objective: str) -> RunParams:
+    """Return the first run of a model, which has the settings of the others."""
+    return next(run for run in suite.runs.values() if (run.model, run.variant, run.objective) == (*model, objective))
 
 
 def _dataset(published: Path, columns: Sequence[Column], rows_asked: Iterable[Asked]) -> str:

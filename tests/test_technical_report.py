@@ -19,7 +19,7 @@ from scipy import stats
 
 from docs.answers import MAPS
 from docs.forecast import PAIRS, forecast
-from docs.report import FILTER, FLOW, FORECAST, HALF_WIDTHS, NO_MAP, SUITES, UNFINISHED, forecasts, with_report
+from docs.report import FILTER, FLOW, FORECAST, HALF_WIDTHS, NO_MAP, SETUPS, SUITES, UNFINISHED, forecasts, with_report
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
@@ -483,6 +483,17 @@ def test_the_sizes_of_networks_are_those_of_their_suites() -> None:
     text = (REPOSITORY / "docs/scaling.md").read_text()
     (millions,) = set(re.findall(r"^\| cifar10-vp-ddpmpp-nll-s0 \| ([\d.]+) \|", text, flags=re.MULTILINE))
     assert float(millions) / max(costs(suite)[1] for suite, it in IMAGES if it == "nll") > 100
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_the_recipe_is_that_of_each_suite(name: str) -> None:
+    """Of each suite in its table."""
+    suite = load_suite(PARAMS / f"{name}.yaml")
+    train, score = suite.train, suite.train.score
+    assert (train.weight_decay, train.grad_clip, train.schedule) == (0, 1, "cosine")
+    assert (score.blocks, score.attention_resolutions) == (1, [])
+    assert (suite.weights.score, suite.weights.flow) == ("ema", "ema")
+    assert train.random_flip == name.startswith(("cifar10", "celeba"))
 
 
 def test_a_scale_or_an_affine_map_has_no_lower_bound_on_digits() -> None:
