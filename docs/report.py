@@ -394,16 +394,13 @@ def _pending(published: Path, suite: Suite, registration: Registration) -> str:
     ]
     found = table(("lead in NELBO, bits/dim", "forecast", "found", "within the forecast"), rows)
     told = f"State: {state}; registered on {registration.date} in commit {registration.commit[:8]}."
-    return fill(f"{told} {_size(suite)} {_precision(registration.note)}", 120) + f"\n\n{found}"
+    return fill(f"{told} {_size(suite, registration)} {_precision(registration.note)}", 120) + f"\n\n{found}"
 
 
-def _size(suite: Suite) -> str:
-    """Write what a suite trains, and on what it measures the bound."""
-    models = {(run.model, run.variant) for run in suite.runs.values()}
-    seeds = {run.seed for run in suite.runs.values()}
-    trained = (
-        f"{len(models)} models with {len(seeds)} seeds each, {_steps(suite)} steps of {suite.train.batch_size} images"
-    )
+def _size(suite: Suite, registration: Registration) -> str:
+    """Write what a suite was registered to train, and on what it measures the bound."""
+    models = f"{len(registration.seeds)} models with {_range(map(len, registration.seeds.values()))} seeds each"
+    trained = f"{models}, {_steps(suite)} steps of {suite.train.batch_size} images"
     measured = f"NELBO on {suite.nll.images} test images with {suite.nll.time_draws} time draws each"
     return f"{trained}; {measured}; the decoder by {suite.curve.images} validation images."
 
