@@ -64,6 +64,8 @@ MODELS: dict[Model, str] = {
     FLOW: "INDM’s flow",
     BEHIND: "curve and filter, then the flow",
     LONGER: "no map, the flow’s compute",
+    (REFERENCE, "v-prediction"): "no map, predicting v",
+    (REFERENCE, "fixed-filter-v"): "fixed filter, predicting v",
 }
 # Suites whose steps were counted, with the headings of the ladder.
 LADDER = {
@@ -127,6 +129,9 @@ ON_IMAGES = (
     Asked("fixed filter over curve and filter", "better-nelbo-fixed-over-learned", STEPS),
     Asked("curve and filter over no map *", "better-nelbo-maps", STEPS),
     Asked("the flow behind curve and filter over these *", "better-nelbo-behind-maps", STEPS),
+    Asked("predicting v over the noise, no map *", "better-nelbo-v", STEPS),
+    Asked("predicting v over the noise, fixed filter *", "better-nelbo-v-behind-filter", STEPS),
+    Asked("fixed filter over no map, predicting v *", "better-nelbo-filter-with-v", STEPS),
     Asked("NLL: the flow over no map, equal steps *", "better-nll", STEPS),
     Asked("NLL: the flow over no map, equal compute *", "better-nll", COMPUTE),
     Asked("NLL: the flow over a cheaper map, equal steps *", "better-nll", SIMPLE),

@@ -233,15 +233,6 @@ def of_both_sides() -> set[str]:
     return numbers | {f"{leads.min():.2f}", f"{leads.max():.2f}"}
 
 
-def of_the_share() -> set[str]:
-    """The forecast stands in the note of the registration, and a loss that is excluded is beyond the interval."""
-    note = load_registrations(PARAMS / "registrations.yaml").suites["digits-share"].note
-    (ends,) = re.findall(r"Forecast: ([\d.]+) worse \[-([\d.]+), ([\d.]+)\], undecided", note)
-    found = row("digits-share", "log-det-share", STEPS)
-    assert -found["low"] < 0.01
-    return {*ends, f"{-found['effect']:.3f}", "0.01"}
-
-
 def of_the_limits() -> set[str]:
     return {f"{max(costs(suite)[1] for suite, objective in IMAGES if objective == 'nll'):.2f}"}
 
@@ -254,7 +245,6 @@ DECIMALS: dict[str, Callable[[], set[str]]] = {
     "8×8 digits": of_digits,
     "CIFAR-10 and CelebA": of_cifar10,
     "The choice of decoder": of_decoders,
-    "Forecasts": of_the_share,
     "The ladder on CelebA": of_celeba,
     "Longer training": of_longer_training,
     "What favours the paper, and what does not": of_both_sides,
