@@ -324,6 +324,25 @@ def test_the_page_has_a_short_example_of_each_kind_and_all_have_the_same_bound(
     assert len(bounds) == len(found) - 1 == len(CONVENTIONS) + 2
 
 
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+def test_the_page_s_lines_of_a_report_are_those_that_its_example_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    page = (REPOSITORY / "docs/referee.md").read_text()
+    for name, body in BLOCK.findall(page)[:2]:
+        (tmp_path / name).write_text(body)
+    printed = str(runpy.run_path(str(tmp_path / "noise_model.py"))["report"]).splitlines()
+    (shown,) = re.findall(r"^```markdown\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    for line in shown.splitlines():
+        (same,) = [each for each in printed if NUMBER.sub("", each) == NUMBER.sub("", line)]
+        # Rounding differs from processor to processor.
+        numbers = [[float(number) for number in NUMBER.findall(text)] for text in (line, same)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=0.002)
+
+
 def test_the_command_writes_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
