@@ -267,6 +267,13 @@ def of_rates_on_digits() -> set[str]:
     return {f"{ours['target'].diff().abs()[close].max():.2f}"}
 
 
+def of_predictions() -> set[str]:
+    """The fixed filter's gain for networks that predict v, and the noise; and the verdicts on predicting v."""
+    verdicts = [row("cifar10-maps", f"better-nelbo-v{where}", STEPS)["verdict"] for where in ("", "-behind-filter")]
+    assert verdicts == [NOT_BETTER, WORSE]
+    return {size("cifar10-maps", f"better-nelbo-{it}", STEPS) for it in ("filter-with-v", "fixed-filter")}
+
+
 DECIMALS: dict[str, Callable[[], set[str]]] = {
     "Question and answer": of_the_answer,
     "The ladder of maps": of_the_ladder,
@@ -280,6 +287,7 @@ DECIMALS: dict[str, Callable[[], set[str]]] = {
     "Longer training": of_longer_training,
     "What favours the paper, and what does not": of_both_sides,
     "What the paper's author would object to": of_the_objections,
+    "Related work": of_predictions,
     "Limits": of_the_limits,
 }
 
