@@ -26,6 +26,7 @@ PLACE = "docs/report.md"
 UNFINISHED = "not finished"
 NOT_RUN = "not run"
 MAPS, FILTER, AFFINE, SCALE = "learned-curve-filter", "fixed-filter", "learned-affine", "learned-scale"
+LEARNED_FILTER, CURVE = "learned-filter", "learned-curve"
 # Names of models, as pairs of family and variant.
 Model = tuple[str, str]
 NO_MAP, FLOW, LONGER = (REFERENCE, ""), ("indm", ""), (REFERENCE, SAME_COMPUTE)
@@ -46,6 +47,8 @@ RUNGS: dict[Model, Rung] = {
     (REFERENCE, SCALE): Rung("learned scale: $z = e^c x$", "linear", True),
     (REFERENCE, AFFINE): Rung(r"learned affine map: $z = e^c \odot x + b$", "linear, with a shift", True),
     (REFERENCE, "learned-linear"): Rung("learned matrix: $z = W x + b$", "linear, with a shift", True),
+    (REFERENCE, LEARNED_FILTER): Rung(r"learned filter: $z = C^\top G\,C\,x$", "linear", True),
+    (REFERENCE, CURVE): Rung(r"learned curve: $z = \kappa(x)$", "nonlinear", False),
     (REFERENCE, MAPS): Rung(
         r"learned curve κ, then filter: $z = C^\top G\,C\,\kappa(x)$",
         "κ nonlinear, the filter linear",
@@ -60,6 +63,8 @@ MODELS: dict[Model, str] = {
     (REFERENCE, FILTER): "fixed filter",
     (REFERENCE, SCALE): "learned scale",
     (REFERENCE, AFFINE): "learned affine map",
+    (REFERENCE, LEARNED_FILTER): "learned filter",
+    (REFERENCE, CURVE): "learned curve",
     (REFERENCE, MAPS): "curve and filter",
     FLOW: "INDM’s flow",
     BEHIND: "curve and filter, then the flow",
@@ -127,7 +132,10 @@ ON_IMAGES = (
     Asked("the flow over a cheaper map, equal steps", "better-nelbo", SIMPLE),
     Asked("fixed filter over no map", "better-nelbo-fixed-filter", STEPS),
     Asked("fixed filter over curve and filter", "better-nelbo-fixed-over-learned", STEPS),
+    Asked("learned filter over no map *", "better-nelbo-filter", STEPS),
+    Asked("learned curve over no map *", "better-nelbo-curve", STEPS),
     Asked("curve and filter over no map *", "better-nelbo-maps", STEPS),
+    Asked("curve and filter over the learned filter *", "better-nelbo-curve-with-filter", STEPS),
     Asked("the flow behind curve and filter over these *", "better-nelbo-behind-maps", STEPS),
     Asked("predicting v over the noise, no map *", "better-nelbo-v", STEPS),
     Asked("predicting v over the noise, fixed filter *", "better-nelbo-v-behind-filter", STEPS),

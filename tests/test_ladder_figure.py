@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from docs.ladder import LIKE, PANELS, Point, draw_ladder, gains, ladder, points_of
-from docs.report import BEHIND, FLOW, LONGER, MAPS, RUNGS, is_finished
+from docs.report import BEHIND, CURVE, FLOW, LONGER, MAPS, RUNGS, is_finished
 from indm.errors import ArtifactError
 from indm.report.differences import STEPS
 from indm.report.names import REFERENCE
@@ -24,6 +24,7 @@ PUBLISHED, PARAMS, SCALING = REPOSITORY / "docs/results", REPOSITORY / "params",
 CELEBA = "celeba64-6000"
 SUITES = [suite for suite in PANELS if is_finished(PUBLISHED, suite)]
 CHEAP = (REFERENCE, MAPS)
+NONLINEAR = {CHEAP, (REFERENCE, CURVE), FLOW, BEHIND}
 
 
 def places_of(line: Line2D) -> list[float]:
@@ -88,8 +89,8 @@ def test_markers_are_open_where_the_diffusion_is_linear_in_the_data(
         for model in panel:
             style = style_of(*model)
             is_open = drawn[style["color"], style["marker"]] == PAPER
-            assert is_open == (model not in (CHEAP, FLOW, BEHIND)), model
-    assert {model for model, rung in RUNGS.items() if not rung.linear} == {CHEAP, FLOW, BEHIND}
+            assert is_open == (model not in NONLINEAR), model
+    assert {model for model, rung in RUNGS.items() if not rung.linear} == NONLINEAR
 
 
 def test_no_two_markers_of_a_panel_stand_at_the_same_cost(axes: dict[str, Axes]) -> None:
