@@ -43,7 +43,7 @@ LIKE = "better-nelbo-maps"
 TIMED = {"digits-seeds": "digits", "fashion-full": "Fashion-MNIST", "cifar10-3000": "CIFAR-10"}
 TIME = r"^\| {} \| of the published runs \(\w+\) \| [\d.]+ \| ([\d.]+) \|"
 # In inches: the places of the columns, a panel, the pitch of the rows, the legend above and the label below.
-COLUMNS, PANEL, PITCH, TOP, BOTTOM = (0.75, 3.5), (2.4, 1.6), 2.15, 1.75, 0.6
+COLUMNS, PANEL, PITCH, TOP, BOTTOM = (0.75, 3.5), (2.4, 1.6), 2.15, 1.92, 0.6
 # Costs within a factor of CLOSE would hide each other, so that they stand a factor of APART from each other.
 CLOSE, APART = 1.05, 1.06
 TICKS = (1.0, 1.5, 2.0, 2.5, 3.0)

@@ -834,6 +834,15 @@ def test_readme_s_gains_from_maps_are_those_of_their_suites() -> None:
     assert (flow["verdict"], flow["n"]) == ("undecided", 3)
 
 
+def test_readme_s_gains_from_a_nonlinear_map_are_those_of_their_rows() -> None:
+    added = [gains("cifar10-maps", f"better-nelbo-curve{it}")[0] for it in ("-with-filter", "")]
+    entry = read_rows(REPOSITORY / "docs/records/digits/curve-filter/confirmed/verdicts.csv").set_index("against")
+    found = re.findall(r"\b\d+\.\d{3}\b", bullet("A nonlinear map"))
+    assert found == [*added, f"{entry.loc['ddpmpp', 'effect']:.3f}"]
+    sizes = read_rows(REPOSITORY / "docs/results/cifar10-maps/tables/compute.csv").set_index("variant")
+    assert f"with {sizes.loc['learned-curve', 'flow_parameters']:.0f} parameters" in bullet("A nonlinear map")
+
+
 def test_readme_counts_known_densities_as_their_table_does() -> None:
     claims = read_rows(REPOSITORY / "docs/results/densities/tables/claims.csv")
     rows = {

@@ -80,6 +80,7 @@ def of_the_answer() -> set[str]:
     flops = table["train_flops_per_step"]
     ladder = [size("cifar10-maps", f"better-nelbo-fixed-{it}", STEPS) for it in ("filter", "over-learned")]
     ladder.append(size(CELEBA, "better-nelbo-fixed-filter", STEPS))
+    ladder.append(f"{of_nonlinearity()['filter']['effect']:.3f}")
     return {*leads, *maps, *steps, *ladder, f"{100 * (flops[MAPS] / flops[''] - 1):.1f}"}
 
 
@@ -117,12 +118,21 @@ def of_digits() -> set[str]:
     return {f"{abs(row[end]):.3f}" for row in rows for end in ("effect", "low", "high")}
 
 
+def of_nonlinearity() -> dict[str, dict[str, Any]]:
+    """What a learned curve adds to a learned filter, and to no map; both are better."""
+    claims = {"filter": "better-nelbo-curve-with-filter", "no map": "better-nelbo-curve"}
+    found = {over: row("cifar10-maps", claim, STEPS) for over, claim in claims.items()}
+    assert {it["verdict"] for it in found.values()} == {BETTER}
+    return found
+
+
 def of_cifar10() -> set[str]:
     longer = [size(suite, "better-nelbo", COMPUTE) for suite in ("cifar10-1000", SIMILAR)]
     flow = read_rows(PUBLISHED / SIMILAR / "tables/flow.csv").set_index(["model", "variant"])["midpoint"]
     assert flow["indm", ""] < flow["ddpmpp", MAPS]
     behind = size(SIMILAR, "better-nelbo-behind-maps", STEPS)
-    return {*longer, behind, f"{100 * (1 - flow['ddpmpp', MAPS]):.1f}"}
+    added = {f"{of_nonlinearity()['filter'][end]:.3f}" for end in ("effect", "low", "high")}
+    return {*longer, behind, f"{100 * (1 - flow['ddpmpp', MAPS]):.1f}"} | added
 
 
 DECODED = {
@@ -230,6 +240,7 @@ def of_both_sides() -> set[str]:
         numbers |= {f"{value:.3f}" for value in (change, *test.confidence_interval())}
     curved = claims("densities").query("id == 'better-nelbo-known' and dataset.str.startswith('swirled-8d')")
     leads = curved[curved["comparison"].isin([COMPUTE, SIMPLE])]["effect"]
+    numbers |= {f"{it['effect']:.3f}" for it in of_nonlinearity().values()}
     return numbers | {f"{leads.min():.2f}", f"{leads.max():.2f}"}
 
 
@@ -256,7 +267,9 @@ def of_the_limits() -> set[str]:
     trials = read_rows(PUBLISHED / "cifar10-search/tables/tuning.csv").query("variant == '' and trial in [0, 3]")
     rates, bounds = (trials.groupby("model")[column].agg(["min", "max"]) for column in ("lr", "target"))
     assert {*(rates["max"] / rates["min"]).round(2)} == {1.07}
-    return sizes | {f"{apart:.2f}" for apart in bounds["max"] - bounds["min"]} | of_rates_on_digits()
+    scales = read_rows(PUBLISHED / "cifar10-maps/tables/flow.csv").set_index("variant").loc["learned-curve"]
+    scale = {f"{scales[f'gain_{band}']:.1f}" for band in range(1, 7)}
+    return sizes | {f"{apart:.2f}" for apart in bounds["max"] - bounds["min"]} | of_rates_on_digits() | scale
 
 
 def of_rates_on_digits() -> set[str]:
