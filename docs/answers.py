@@ -62,7 +62,7 @@ DATASETS = {
     "fashion-mnist": ("fashion-full", "fashion-long"),
     "digits": ("digits-seeds", "digits-ve"),
 }
-# The page of known densities, which have a suite of their own.
+# The page of the known densities.
 KNOWN_DENSITIES = "known-densities"
 # The objectives of suites that have others than nll alone.
 OBJECTIVES = {"fashion-full": ("nll", "fid"), "digits-seeds": ("nll", "fid"), "digits-ve": ("fid",)}

@@ -825,8 +825,10 @@ def test_readme_s_gains_from_maps_are_those_of_their_suites() -> None:
     (fashion,) = gains("fashion-full", "better-nelbo-maps")
     found = re.findall(r"\b\d+\.\d{3}\b", bullet("A cheap map"))
     (celeba,) = gains("celeba64-6000", "better-nelbo-fixed-filter")
+    assert found == [fixed, celeba, fashion]
+    # About half as much with a network that predicts v.
     (with_v,) = gains("cifar10-maps", "better-nelbo-filter-with-v")
-    assert found == [fixed, celeba, with_v, fashion]
+    assert float(with_v) / float(fixed) == pytest.approx(0.5, abs=0.05)
     # The fixed filter has four fifths of what the learned map gains.
     assert float(fixed) / float(both) == pytest.approx(0.8, abs=0.05)
     claims = read_rows(REPOSITORY / "docs/results/cifar10-3000/tables/claims.csv").set_index("id")
@@ -835,14 +837,13 @@ def test_readme_s_gains_from_maps_are_those_of_their_suites() -> None:
 
 
 def test_readme_s_gains_from_a_nonlinear_map_are_those_of_their_rows() -> None:
-    added = [gains("cifar10-maps", f"better-nelbo-curve{it}")[0] for it in ("-with-filter", "")]
+    (added,), (alone,) = (gains("cifar10-maps", f"better-nelbo-curve{it}") for it in ("-with-filter", ""))
     folder = REPOSITORY / "docs/records/digits/curve-filter/confirmed"
     (entry,) = records(read_rows(folder / "verdicts.csv").query("against == 'ddpmpp'"))
-    found = re.findall(r"\b\d+\.\d{3}\b", bullet("A nonlinear map"))
-    assert found == [*added, f"{entry['effect']:.3f}"]
-    table = read_rows(REPOSITORY / "docs/results/cifar10-maps/tables/compute.csv")
-    (curve,) = records(table.query("variant == 'learned-curve'"))
-    assert f"with {curve['flow_parameters']:.0f} parameters" in bullet("A nonlinear map")
+    assert re.findall(r"\b\d+\.\d{3}\b", bullet("A nonlinear map")) == [added, f"{entry['effect']:.3f}"]
+    # Alone, about as much as INDM's flow.
+    flow = gains("cifar10-maps", "better-nelbo")[0]
+    assert float(alone) == pytest.approx(float(flow), abs=0.005)
 
 
 def test_readme_counts_known_densities_as_their_table_does() -> None:
