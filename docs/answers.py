@@ -143,7 +143,7 @@ LENGTHS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # The lengths of training on CIFAR-10, each a suite; the first one has the spectrum of the images.
 CIFAR10 = ("cifar10-1000", "cifar10-3000")
-# The panels of README's figure, with the suites of each.
+# The panels of the report's figure of compute, with the suites of each.
 PANELS = {"CIFAR-10": CIFAR10, "Fashion-MNIST": ("fashion-full",)}
 
 
@@ -322,7 +322,7 @@ def _weights_row(values: pd.DataFrame, path: Path, file: Path) -> str:
 
 
 def draw_answers(published: Path) -> dict[str, bytes]:
-    """Draw the figures of README.md as SVG documents, by name; empty if one of their suites is not published.
+    """Draw the figures of the pages as SVG documents, by name; empty if one of their suites is not published.
 
     Arguments:
         published: the folder with one folder per published suite, which contains ``tables/``.

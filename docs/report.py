@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from docs.answers import known
 from indm.bench.kept.page import replace_block
 from indm.bench.suite.load import load_suite
-from indm.bench.suite.schema.suite import RunParams, Suite
+from indm.bench.suite.schema.suite import Suite
 from indm.errors import ArtifactError
 from indm.report.answers import Answer, answers_of
 from indm.report.differences import COMPUTE, SIMPLE, STEPS
@@ -319,8 +319,8 @@ def _setups(published: Path, suites: Mapping[str, Suite]) -> str:
 def _setup(published: Path, suite: Suite) -> dict[str, str]:
     """Write networks, batches and rates of a suite's trainings, by their headings; of those for likelihood, if there are any."""
     objective = "nll" if any(run.objective == "nll" for run in suite.runs.values()) else "fid"
-    plain, flow = (_run(suite, model, objective) for model in (NO_MAP, FLOW))
-    compute = read_rows(published / suite.suite / "tables/compute.csv").fillna({"variant": ""})
+    plain, flow = (suite.train_params(_run(suite, model, objective)) for model in (NO_MAP, FLOW))
+    compute = read_rows(published / suite.suite / "tables/compute.csv")
     (sizes,) = records(compute.query("model == 'indm' and variant == '' and objective == @objective"))
     train = suite.train
     channels = ", ".join(f"{train.score.channels * factor}" for factor in train.score.multipliers)
@@ -332,14 +332,16 @@ def _setup(published: Path, suite: Suite) -> dict[str, str]:
         "images of a step": f"{train.batch_size}",
         "steps of warm-up": f"{train.warmup_steps}",
         "decay of the averaged weights": f"{train.ema_decay:g}",
-        "rate of DDPM++": f"{plain.train.lr or train.lr:g}",
-        "rates of INDM: score network, flow": f"{flow.train.lr or train.lr:g}, {flow.train.flow_lr or train.flow_lr:g}",
+        "rate of DDPM++": f"{plain.lr:g}",
+        "rates of INDM: score network, flow": f"{flow.lr:g}, {flow.flow_lr:g}",
     }
 
 
-def _run(suite: Suite, model: Model, objective: str) -> RunParams:
-    """Return the first run of a model, which has the settings of the others."""
-    return next(run for run in suite.runs.values() if (run.model, run.variant, run.objective) == (*model, objective))
+def _run(suite: Suite, model: Model, objective: str) -> str:
+    """Return the name of the first run of a model, which has the settings of the others."""
+    return next(
+        name for name, run in suite.runs.items() if (run.model, run.variant, run.objective) == (*model, objective)
+    )
 
 
 def _dataset(published: Path, columns: Sequence[Column], rows_asked: Iterable[Asked]) -> str:

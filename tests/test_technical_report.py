@@ -268,6 +268,8 @@ def of_the_limits() -> set[str]:
     trials = read_rows(PUBLISHED / "cifar10-search/tables/tuning.csv").query("variant == '' and trial in [0, 3]")
     rates, bounds = (trials.groupby("model")[column].agg(["min", "max"]) for column in ("lr", "target"))
     assert {*(rates["max"] / rates["min"]).round(2)} == {1.07}
+    flow = trials.query("model == 'indm'")["flow_lr"]
+    assert re.findall(r"flow's rate by (\d+) %", sections()["Limits"]) == [f"{100 * (flow.max() / flow.min() - 1):.0f}"]
     scales = read_rows(PUBLISHED / "cifar10-maps/tables/flow.csv").set_index("variant").loc["learned-curve"]
     scale = {f"{scales[f'gain_{band}']:.1f}" for band in range(1, 7)}
     return sizes | {f"{apart:.2f}" for apart in bounds["max"] - bounds["min"]} | of_rates_on_digits() | scale
