@@ -138,6 +138,19 @@ MISTAKES = {
     "learned range of another objective": (
         "learned_range: false", "learned_range: true", "digits-vp-indm-fid, key train.sde.vp.learned_range: found True"
     ),
+    "a preconditioned network behind a flow": (
+        "vp, " + LINE, "vp, " + LINE.replace("train: {}", "train: {score: {precondition: spectrum, normalise_input: none}}"),
+        f"run {RUN}, key train.score.precondition: found 'spectrum'; allowed: 'none', because the latents of a trained map change"
+    ),
+    "a preconditioned network behind a learned map": (
+        "train: {latent: {standardise: true}}",
+        "train: {latent: {standardise: true, learned: filter}, score: {precondition: skip, normalise_input: none}}",
+        "key train.score.precondition: found 'skip'; allowed: 'none', because the latents of a trained map change"
+    ),
+    "a network whose input is scaled twice": (
+        "train: {latent: {standardise: true}}", "train: {score: {precondition: spectrum}}",
+        "key train.score.precondition: found 'spectrum'; allowed: 'none' where train.score.normalise_input is 'unit'"
+    ),
     "fresh score where no flow is": (
         "  fresh_score_after: null", "  fresh_score_after: 100",
         "digits-vp-ddpmpp-nll and 1 more, key train.fresh_score_after: found 100"
@@ -319,6 +332,11 @@ def test_a_value_may_not_stand_twice_but_where_places_count() -> None:
     ("ddpmpp", "learned-range", "{reconstruction: true}", "train.sde.vp.learned_range: found False"),
     ("ddpmpp", "normalised-input", "{lr: 0.5}", "train.score.normalise_input: found 'unit'"),
     ("indm", "standardised", "{}", "train.latent.standardise: found False"),
+    ("ddpmpp", "preconditioned", "{score: {precondition: skip, normalise_input: none}}", "train.score.precondition: found 'skip'"),
+    ("ddpmpp", "fixed-filter", "{latent: {fixed: {curve: false, exponent: 0.1, spectrum: circles}}}",
+     "train.latent.fixed.spectrum: found 'circles'"),
+    ("ddpmpp", "fixed-filter-circles", "{latent: {fixed: {curve: false, exponent: 0.1}}}",
+     "train.latent.fixed.spectrum: found 'exact'"),
     ("ddpmpp", "scale-5", "{latent: {scale: 2.0}}", "train.latent.scale: found 2.0"),
     ("ddpmpp", "same-compute", "{}", "train.steps: found 200"),
     ("ddpmpp", "same-parameters", "{}", "train.score.channels: found 16"),

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.noise import NoiseModel
 from indm.diffusion.path import ForwardPath, LinearPath
+from indm.diffusion.precondition import Preconditioner
 from indm.diffusion.sde import SDE, build_sde
 from indm.errors import ArtifactError, IndmError
+from indm.flows.base import Batches
 from indm.flows.build import build_flow
 from indm.networks.build import build_network
 from indm.registry import FAMILIES
@@ -26,9 +28,9 @@ class ImplicitNonlinearDiffusion(nn.Module):
     Arguments:
         spec: the specification that rebuilds the model: ``sde`` (name and parameters, and ``learned_range`` if the ends of
             its log-SNR are trained), ``eps``, ``shape`` (C, H, W), ``score`` (name and keyword arguments of the network,
-            ``normalise_input``, and ``predict`` if it is not the noise), ``centered`` (whether data lies in [-1, 1]; otherwise
-            it lies in [0, 1] and the network maps it to [-1, 1] itself), ``flow`` (name and keyword arguments, among them
-            ``affine`` and ``fixed`` for fixed maps), and ``family`` (if it has its own class).
+            ``normalise_input``, ``predict`` if it is not the noise, and ``precondition`` if there is any), ``centered`` (whether
+            data lies in [-1, 1]; otherwise it lies in [0, 1] and the network maps it to [-1, 1] itself), ``flow`` (name and
+            keyword arguments, among them ``affine`` and ``fixed`` for fixed maps), and ``family`` (if it has its own class).
 
     References:
         | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -41,9 +43,11 @@ class ImplicitNonlinearDiffusion(nn.Module):
         channels, size, _ = spec["shape"]
         score = dict(spec["score"])
         normalise_input, predict = score.pop("normalise_input"), score.pop("predict", "noise")
+        kind = score.pop("precondition", None)
         self.eps: float = spec["eps"]
         network = build_network(channels_in=channels, image_size=size, centered=spec["centered"], **score)
-        self.noise = NoiseModel(network, _diffusion(self.eps, **spec["sde"]), normalise_input, predict)
+        precondition = None if kind is None else Preconditioner(kind, self.shape)
+        self.noise = NoiseModel(network, _diffusion(self.eps, **spec["sde"]), normalise_input, predict, precondition)
         self.flow = build_flow(channels_in=channels, image_size=size, **spec["flow"])
 
     @property
@@ -55,6 +59,20 @@ class ImplicitNonlinearDiffusion(nn.Module):
     def path(self) -> ForwardPath:
         """The forward process of the latent; families whose process is not linear have their own."""
         return LinearPath(self.sde)
+
+    @torch.no_grad()
+    def fit(self, batches: Batches) -> None:
+        """Set what fixed maps and a preconditioned network take from the training images, before the training.
+
+        Arguments:
+            batches: passes over the training images in model space, in batches (B, C, S, S).
+
+        Raises:
+            DataError: if a coefficient of their latents does not vary, with a preconditioned network.
+        """
+        self.flow.fit(batches)
+        if self.noise.precondition is not None:
+            self.noise.precondition.fit(lambda: (self.flow(x, "none")[0] for x in batches()))
 
     @property
     def centered(self) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from indm.diffusion.objectives import per_sample
+from indm.diffusion.precondition import Preconditioner
 from indm.diffusion.sde import SDE
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class NoiseModel(nn.Module):
             its input sees values of order one at every noise level: with s = 1 (``unit``), with s the running deviation of
             the latent (``running``), a buffer that :meth:`follow` updates, or not at all (``none``).
         predict: ``noise`` or ``v``; v needs a network that does not divide by sigma.
+        precondition: what changes the network's output, and the input unless it only adds a skip, by the training latents'
+            spectrum, for a network that does not divide by sigma; ``None``: nothing does.
 
     Source: "Score-Based Generative Modeling through Stochastic Differential Equations" (Song et al., 2021,
     https://arxiv.org/abs/2011.13456, appendix C); for the normalised input "Elucidating the Design Space of
@@ -54,12 +57,14 @@ class NoiseModel(nn.Module):
         sde: SDE,
         normalise_input: Literal["none", "unit", "running"] = "none",
         predict: Literal["noise", "v"] = "noise",
+        precondition: Preconditioner | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.sde = sde
         self.normalise_input = normalise_input
         self.predict = predict
+        self.precondition = precondition
         if normalise_input == "running":
             self.register_buffer("variance", torch.ones(()))
             self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
@@ -83,11 +88,23 @@ class NoiseModel(nn.Module):
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
         """Predict the noise in z_t, both with shape (B, C, H, W) and no unit, at the times t, shape (B,) or a scalar."""
         t = t.expand(len(z_t))
-        x = z_t if self.normalise_input == "none" else z_t / per_sample(self._deviation(t), z_t)
-        raw = self.network(x, self._condition(t).to(z_t.dtype))
+        raw = self.network(self._input(z_t, t), self._condition(t).to(z_t.dtype))
+        if self.precondition is not None:
+            raw = self._preconditioned(self.precondition, raw.to(z_t.dtype), z_t, t)
         if self.predict == "v":
             return self._noise_of_v(raw, z_t, t)
         return -per_sample(self.sde.sigma(t), z_t) * raw if self.network.scale_by_sigma else raw
+
+    def _input(self, z_t: Tensor, t: Tensor) -> Tensor:
+        if self.precondition is not None and self.precondition.scales:
+            with _precisely(z_t):
+                return self.precondition.input(z_t, self.sde.alpha(t), self.sde.sigma(t))
+        return z_t if self.normalise_input == "none" else z_t / per_sample(self._deviation(t), z_t)
+
+    def _preconditioned(self, precondition: Preconditioner, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        of = precondition.v if self.predict == "v" else precondition.noise
+        with _precisely(z_t):
+            return of(raw, z_t, self.sde.alpha(t), self.sde.sigma(t))
 
     def _noise_of_v(self, v: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
@@ -103,3 +120,8 @@ class NoiseModel(nn.Module):
         if self.network.embedding == "positional":
             return 999 * t
         return self.sde.sigma(t) if self.network.embedding == "fourier" else self.sde.log_snr(t)
+
+
+def _precisely(like: Tensor) -> torch.autocast:
+    """Compute in the tensors' own precision, because at late times the linear prediction is nearly all of the prediction."""
+    return torch.autocast(like.device.type, enabled=False)

@@ -149,7 +149,8 @@ def build_flow(
         behind: registered names of flows without options in front of it, the one of the data first.
         affine: scale, mean and std of an :class:`Affine` map in front of all, or ``None``.
         fixed: the maps between these and the affine map that come from the training images, by :meth:`Flow.fit`: ``curve``,
-            whether there is a fixed curve, and ``exponent`` of the fixed filter; or ``None``.
+            whether there is a fixed curve, and ``exponent`` and ``spectrum`` (exact, if it is left out) of the fixed filter; or
+            ``None``.
 
     Raises:
         ParamsError: if the name is not registered.
@@ -160,6 +161,7 @@ def build_flow(
     for each in reversed(behind):
         flow = Composed(FLOWS[each](channels_in, image_size), flow)
     if fixed is not None:
-        flow = Composed(FixedFilter(channels_in, image_size, fixed["exponent"]), flow)
-        flow = Composed(FixedCurve(channels_in, image_size), flow) if fixed["curve"] else flow
+        curve, of_filter = fixed["curve"], {key: value for key, value in fixed.items() if key != "curve"}
+        flow = Composed(FixedFilter(channels_in, image_size, **of_filter), flow)
+        flow = Composed(FixedCurve(channels_in, image_size), flow) if curve else flow
     return flow if affine is None else Affine(flow, **affine)

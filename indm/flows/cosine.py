@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from indm.flows.base import Batches
+
 
 def cosine_basis(size: int) -> Tensor:
     r"""Return the orthonormal cosine transform of S values, float64, shape (S, S); row k has frequency k.
@@ -28,6 +30,34 @@ def to_cosine(images: Tensor) -> Tensor:
     """
     basis = cosine_basis(images.shape[-1]).to(images)
     return basis @ images @ basis.T
+
+
+def from_cosine(coefficients: Tensor) -> Tensor:
+    r"""Return the images of a cosine transform, (B, C, S, S) to (B, C, S, S): the inverse of :func:`to_cosine`.
+
+    .. math:: x_{bc} = \Phi^\top\, y_{bc}\, \Phi
+    """
+    basis = cosine_basis(coefficients.shape[-1]).to(coefficients)
+    return basis.T @ coefficients @ basis
+
+
+def coefficient_moments(batches: Batches) -> tuple[Tensor, Tensor]:
+    """Return the mean and the variance over images of each coefficient of their cosine transform.
+
+    Arguments:
+        batches: passes over the images, in batches (B, C, S, S).
+
+    Returns:
+        The means and the variances, float64, shape (C, S, S) each.
+    """
+    count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for x in batches():
+        coefficients = to_cosine(x.double())
+        count += len(x)
+        total = total.to(x.device) + coefficients.sum(0)
+        squares = squares.to(x.device) + coefficients.square().sum(0)
+    mean = total / count
+    return mean, squares / count - mean.square()
 
 
 def filtered(images: Tensor, log_gain: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """Fixed maps: a curve of an entry's value and a filter from the spectrum of the training images. Nothing in them is trained."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from indm.flows.base import Batches
-from indm.flows.cosine import filtered, to_cosine
+from indm.flows.cosine import coefficient_moments, filtered
 from indm.flows.learned import ClosedFormFlow
 from indm.flows.piecewise import INTERVALS, PiecewiseCurve
 
@@ -43,15 +45,17 @@ class FixedFilter(ClosedFormFlow):
     r"""A gain for each channel and frequency from the variances S of the training images; see :class:`Flow` for the shapes.
 
     .. math::
-        z = C^\top g\, C x, \qquad g_{ckl} = s\, S_{ckl}^{-a}, \qquad s^{-2} = \frac1D\sum_{c,k,l} S_{ckl}^{1 - 2a}, \qquad
+        z = C^\top g\, C x, \qquad g_{ckl} = s\, R_{ckl}^{-a}, \qquad s^{-2} = \frac1D\sum_{c,k,l} S_{ckl} R_{ckl}^{-2a}, \qquad
         \log\Big|\det\frac{\partial z}{\partial x}\Big| = \sum_{c,k,l} \log g_{ckl}
 
-    C is the orthonormal cosine transform of both axes of a channel, and S is the variance of a coefficient. The scale s makes the
-    mean variance of the D entries of a latent 1. With a = 0 the map is only that scale, with a = 1/2 all coefficients of a latent
-    have the same variance, and a = 1/4 is halfway.
+    C is the orthonormal cosine transform of both axes of a channel, and S is the variance of a coefficient. R is S itself
+    (``exact``), or the mean of S over a circle of equal frequency (``circles``), which is smooth in frequency, so that the filter
+    has no weight far from a pixel where S is rough. The scale s makes the mean variance of the D entries of a latent 1. With a = 0
+    the map is only that scale, with a = 1/2 and R = S all coefficients of a latent have the same variance, and a = 1/4 is halfway.
 
     Arguments:
         exponent: a.
+        spectrum: ``exact`` or ``circles``.
 
     References:
         | Discrete Cosine Transform (Ahmed, Natarajan & Rao, 1974), https://doi.org/10.1109/T-C.1974.223784
@@ -59,17 +63,21 @@ class FixedFilter(ClosedFormFlow):
 
     log_gain: Tensor
 
-    def __init__(self, channels_in: int, image_size: int, exponent: float) -> None:
+    def __init__(
+        self, channels_in: int, image_size: int, exponent: float, spectrum: Literal["exact", "circles"] = "exact"
+    ) -> None:
         super().__init__(channels_in, image_size)
         self.exponent = exponent
+        self.spectrum = spectrum
         self.register_buffer("log_gain", torch.zeros(self.image_shape))
 
     @torch.no_grad()
     def fit(self, batches: Batches) -> None:
         """Set the gains from the training images, in batches (B, C, S, S); the variances are added up in float64."""
-        variances = coefficient_variances(batches)
-        scale = variances.pow(1 - 2 * self.exponent).mean().rsqrt()
-        self.log_gain.copy_((scale * variances.pow(-self.exponent)).log())
+        _, variances = coefficient_moments(batches)
+        smooth = variances if self.spectrum == "exact" else over_circles(variances)
+        gain = smooth.pow(-self.exponent)
+        self.log_gain.copy_((gain * (variances * gain.square()).mean().rsqrt()).log())
 
     def map(self, x: Tensor) -> Tensor:
         """Return z, (B, C, S, S) to (B, C, S, S)."""
@@ -88,19 +96,16 @@ class FixedFilter(ClosedFormFlow):
         return self.log_gain
 
 
-def coefficient_variances(batches: Batches) -> Tensor:
-    """Return the variance over images of each coefficient of their cosine transform.
+def over_circles(variances: Tensor) -> Tensor:
+    r"""Return the mean over the coefficients of about equal frequency, of each channel, (C, S, S) to (C, S, S).
 
-    Arguments:
-        batches: passes over the images, in batches (B, C, S, S).
+    .. math:: R_{ckl} = \frac1{|K|}\sum_{(k', l') \in K} S_{ck'l'}, \qquad
+        K = \Big\{(k', l'): \Big\lfloor\sqrt{k'^2 + l'^2}\Big\rceil = \Big\lfloor\sqrt{k^2 + l^2}\Big\rceil\Big\}
 
-    Returns:
-        The variances, float64, shape (C, S, S).
+    Circles are as far apart as neighbouring frequencies of an axis.
     """
-    count, total, squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    for x in batches():
-        coefficients = to_cosine(x.double())
-        count += len(x)
-        total = total.to(x.device) + coefficients.sum(0)
-        squares = squares.to(x.device) + coefficients.square().sum(0)
-    return squares / count - (total / count).square()
+    channels, size, _ = variances.shape
+    axis = torch.arange(size, dtype=torch.float64, device=variances.device)
+    circle = torch.hypot(axis[:, None], axis).round().long().flatten()
+    totals = variances.new_zeros(channels, int(circle.max()) + 1).index_add(1, circle, variances.flatten(1))
+    return (totals / circle.bincount())[:, circle].view_as(variances)

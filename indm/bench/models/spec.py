@@ -15,6 +15,7 @@ from indm.training.trainer import Optimisation, Trainer
 if TYPE_CHECKING:
     from indm.bench.suite.schema.suite import Suite
     from indm.bench.suite.schema.train import (
+        FixedMapParams,
         FlowParams,
         LatentParams,
         ScoreParams,
@@ -50,7 +51,7 @@ def model_spec(
         "flow": (_flow_spec(parameters.flow) if run.has_flow else {"name": last})
         | ({"behind": behind} if behind else {})
         | _affine_spec(parameters.latent, data_moments)
-        | ({} if parameters.latent.fixed is None else {"fixed": parameters.latent.fixed.model_dump()}),
+        | _fixed_spec(parameters.latent.fixed),
     } | ({} if FAMILIES[run.model] is ImplicitNonlinearDiffusion else {"family": run.model})
 
 
@@ -60,13 +61,21 @@ def _sde_spec(section: "TrainedVPParams | VEParams") -> dict[str, Any]:
 
 
 def _score_spec(score: "ScoreParams") -> dict[str, Any]:
-    """Return the network's specification, with ``predict`` only if it is not the noise, which a network predicts by default."""
-    return score.model_dump(exclude={"predict"}) | ({} if score.predict == "noise" else {"predict": score.predict})
+    """Return the network's specification, with ``predict`` and ``precondition`` only if they are not the defaults."""
+    defaults = {"predict": "noise", "precondition": "none"}
+    return {key: value for key, value in score.model_dump().items() if defaults.get(key) != value}
 
 
 def _flow_spec(flow: "FlowParams") -> dict[str, Any]:
     residual = flow.model_dump(exclude={"wolf"})
     return residual if flow.wolf is None else residual | flow.wolf.model_dump()
+
+
+def _fixed_spec(fixed: "FixedMapParams | None") -> dict[str, Any]:
+    """Return the specification of the fixed maps, with ``spectrum`` only if it is not the default; empty without such maps."""
+    if fixed is None:
+        return {}
+    return {"fixed": fixed.model_dump(exclude={"spectrum"} if fixed.spectrum == "exact" else None)}
 
 
 def _affine_spec(latent: "LatentParams", data_moments: tuple[float, float]) -> dict[str, Any]:
@@ -82,18 +91,19 @@ def build_trainer(
     shape: list[int],
     device: torch.device,
     data_moments: tuple[float, float] = STANDARD,
-    batches: Batches = tuple,
+    batches: Batches | None = None,
 ) -> Trainer:
     """Build the trainer of a run, with weights drawn from torch's generator; see :func:`model_spec`.
 
     Arguments:
         shape: (C, H, W) of an image.
-        batches: passes over the training images in model space, in batches with shape (B, C, H, W), from which fixed maps are
-            fitted; by default there are none.
+        batches: passes over the training images in model space, in batches with shape (B, C, H, W), from which fixed maps and
+            preconditioned networks are fitted; ``None`` where only the model's size counts.
     """
     parameters = suite.train_params(name)
     model = build_model(model_spec(suite, name, shape, data_moments)).to(device)
-    model.flow.fit(batches)
+    if batches is not None:
+        model.fit(batches)
     copy_from_first(model.state_dict().values())
     return Trainer(model, Optimisation(objective=suite.runs[name].objective, **_shared(parameters, Optimisation)))
 

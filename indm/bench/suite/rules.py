@@ -94,6 +94,7 @@ def _run(suite: "Suite", name: str, cell: str) -> Iterator[str]:
     yield from _ranges("train.sde", {"vp.beta": train.sde.vp, "ve.sigma": train.sde.ve})
     yield from _learned_range(run, train)
     yield from _fixed_map(train)
+    yield from _precondition(run, train)
     yield from _flow(train.flow)
     yield from _log_det_share(run, train)
     if run.has_flow:
@@ -189,6 +190,21 @@ def _fixed_map(train: "TrainParams") -> Iterator[str]:
     ):
         if found != allowed:
             yield f"key train.{key}: found {found}; allowed: {allowed}, because train.latent.fixed.curve maps [-1, 1]"
+
+
+def _precondition(run: "RunParams", train: "TrainParams") -> Iterator[str]:
+    """Check that a preconditioned network sees latents whose spectrum stays as it is, and that nothing else scales its input."""
+    found, score = f"key train.score.precondition: found {train.score.precondition!r}; allowed: 'none'", train.score
+    if score.precondition == "none":
+        return
+    if run.has_forward or train.latent.learned is not None:
+        yield f"{found}, because the latents of a trained map change, and with them their spectrum"
+    if score.scale_by_sigma:
+        yield f"{found} where train.score.scale_by_sigma is True, because the output is then a score"
+    if score.precondition == "spectrum" and score.normalise_input != "none":
+        yield f"{found} where train.score.normalise_input is {score.normalise_input!r}, because both scale the network's input"
+    if score.precondition == "spectrum" and not train.centered:
+        yield f"{found} where train.centered is False, because the network then maps its input from [0, 1] to [-1, 1]"
 
 
 def _flow(flow: "FlowParams") -> Iterator[str]:

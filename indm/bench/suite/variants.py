@@ -22,18 +22,24 @@ class Control(NamedTuple):
 OF_MAPS = ("train.lr", "train.flow_lr", "train.flow_ema_decay", "train.flow_warmup_steps")
 # The exponent of a fixed filter is chosen for each dataset.
 EXPONENT = "train.latent.fixed.exponent"
+FILTER = {"train.latent.fixed.curve": False, "train.latent.fixed.spectrum": "exact"}
+# The scales by frequency take the place of the one for all frequencies.
+SPECTRUM = {"train.score.precondition": "spectrum", "train.score.normalise_input": "none"}
+CURVE = FILTER | {"train.latent.fixed.curve": True}
 SIZE = ("train.score.channels", "train.score.multipliers", "train.score.blocks", "train.score.attention_resolutions")
 CONTROLS = {
     **{f"learned-{name}": Control({"train.latent.learned": name}, OF_MAPS) for name in (*LEARNED, "curve-filter")},
     "standardised": Control({"train.latent.standardise": True}),
-    "fixed-scale": Control({"train.latent.fixed.curve": False, "train.latent.fixed.exponent": 0.0}, OF_MAPS[:1]),
-    "fixed-curve": Control({"train.latent.fixed.curve": True, "train.latent.fixed.exponent": 0.0}, OF_MAPS[:1]),
-    "fixed-filter": Control({"train.latent.fixed.curve": False}, (EXPONENT, *OF_MAPS[:1])),
-    "fixed-curve-filter": Control({"train.latent.fixed.curve": True}, (EXPONENT, *OF_MAPS[:1])),
+    "fixed-scale": Control(FILTER | {EXPONENT: 0.0}, OF_MAPS[:1]),
+    "fixed-curve": Control(CURVE | {EXPONENT: 0.0}, OF_MAPS[:1]),
+    "fixed-filter": Control(FILTER, (EXPONENT, *OF_MAPS[:1])),
+    "fixed-filter-circles": Control(FILTER | {"train.latent.fixed.spectrum": "circles"}, (EXPONENT, *OF_MAPS[:1])),
+    "fixed-curve-filter": Control(CURVE, (EXPONENT, *OF_MAPS[:1])),
     "v-prediction": Control({"train.score.predict": "v"}, OF_MAPS[:1]),
-    "fixed-filter-v": Control(
-        {"train.score.predict": "v", "train.latent.fixed.curve": False}, (EXPONENT, *OF_MAPS[:1])
-    ),
+    "fixed-filter-v": Control(FILTER | {"train.score.predict": "v"}, (EXPONENT, *OF_MAPS[:1])),
+    "preconditioned": Control(SPECTRUM, OF_MAPS[:1]),
+    "linear-skip": Control({"train.score.precondition": "skip"}, OF_MAPS[:1]),
+    "fixed-filter-preconditioned": Control(FILTER | SPECTRUM, (EXPONENT, *OF_MAPS[:1])),
     "share-eighth": Control({"train.log_det_share": 0.125}),
     "learned-range": Control({"train.sde.vp.learned_range": True}, ("train.reconstruction",)),
     "normalised-input": Control({"train.score.normalise_input": "running"}),

@@ -54,6 +54,11 @@ class FixedMapParams(Strict):
         description="a: each coefficient of the cosine transform of a channel is multiplied by S^-a, where S is its variance over "
         "the training split, and all by one factor, so that the latent's variance is 1; 0: only the factor",
     )
+    spectrum: Literal["exact", "circles"] = Field(
+        default="exact",
+        description="the S of S^-a: the variance of each coefficient (exact, the default), or its mean over circles of equal "
+        "frequency (circles), which is smooth in frequency",
+    )
 
 
 class LatentParams(Strict):
@@ -90,6 +95,12 @@ class ScoreParams(Strict):
         description="what the network's output predicts: the noise (default), or v = alpha noise - sigma x over "
         "sqrt(alpha^2 + sigma^2) (arXiv:2202.00512), with the same weighting. Clean images are not offered: this weighting "
         "divides their error by sigma, and the loss explodes",
+    )
+    precondition: Literal["none", "spectrum", "skip"] = Field(
+        default="none",
+        description="none (default), or what a network gets from the mean and the variance of each coefficient of the training "
+        "latents' cosine transform: spectrum: c_skip, c_in and c_out of EDM (arXiv:2206.00364) for each frequency; skip: only "
+        "c_skip, the best linear prediction. Not behind a map that is trained, whose latents change",
     )
     fir: bool = Field(description="resample with the filter (1, 3, 3, 1)")
     progressive_input: Literal["none", "residual"] = Field(description="feed the downsampled input to every resolution")
