@@ -5,8 +5,8 @@ model over DDPM++ at equal steps, and the gain G of DDPM++ that trains r times a
 
 .. math:: m = r^{L / G} .
 
-A model whose multiple exceeds the cost of its step, in steps of DDPM++, is ahead at equal compute, too; a model with a smaller one is
-behind. In bits, leads at different lengths are not comparable, because the same gain takes ever longer; multiples are.
+A model whose multiple exceeds the cost of its step, in steps of DDPM++, is ahead at equal compute, too; a model with a smaller one
+is behind. In bits, leads at different lengths are not comparable, because the same gain takes ever longer; multiples are.
 
 Lead and gain are means over the same seeds, so that their ratio has Fieller's interval: the values :math:`\rho` that a t test of
 :math:`L - \rho G = 0` does not reject,
