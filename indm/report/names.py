@@ -25,6 +25,7 @@ _PLAIN = NAMES[REFERENCE]
 # The one name of each variant; the map in front of the diffusion names a model, if there is one.
 VARIANTS = {
     (REFERENCE, SAME_COMPUTE): f"{_PLAIN} at INDM’s compute",
+    (REFERENCE, "twice-the-steps"): f"{_PLAIN} for twice the steps",
     (REFERENCE, SAME_PARAMETERS): f"{_PLAIN} with INDM’s parameters",
     (REFERENCE, "reconstruction"): f"{_PLAIN} with reconstruction",
     (REFERENCE, "normalised-input"): f"{_PLAIN} with normalised input",
@@ -43,12 +44,18 @@ VARIANTS = {
     (REFERENCE, "fixed-filter-v"): "fixed filter predicting v",
     (REFERENCE, "fixed-filter-circles"): "fixed filter over circles",
     (REFERENCE, "fixed-filter-preconditioned"): "fixed filter that knows the spectrum",
+    **{
+        (REFERENCE, f"exponent-{places}{end}"): f"fixed filter of exponent 0.{places}{words}"
+        for places in ("10", "15", "20", "25", "35", "50")
+        for end, words in (("", ""), ("-v", " predicting v"))
+    },
     (REFERENCE, "learned-scale"): "learned scale",
     (REFERENCE, "learned-affine"): "learned affine map",
     (REFERENCE, "learned-linear"): "learned linear map",
     (REFERENCE, "learned-filter"): "learned filter",
     (REFERENCE, "learned-curve"): "learned curve",
     (REFERENCE, "learned-curve-filter"): "learned curve and filter",
+    (REFERENCE, "learned-curve-filter-v"): "learned curve and filter predicting v",
     (TREATMENT, "learned-curve-filter"): "INDM behind curve and filter",
     (TREATMENT, FROZEN_FLOW): "INDM with frozen flow",
     (TREATMENT, "share-eighth"): "INDM with an eighth of the log-determinants",

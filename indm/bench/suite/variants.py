@@ -44,6 +44,7 @@ CONTROLS = {
     "learned-range": Control({"train.sde.vp.learned_range": True}, ("train.reconstruction",)),
     "normalised-input": Control({"train.score.normalise_input": "running"}),
     SAME_COMPUTE: Control(others=("train.steps",)),
+    "twice-the-steps": Control(others=("train.steps",)),
     SAME_PARAMETERS: Control(others=SIZE),
     FROZEN_FLOW: Control(others=("train.steps", "train.fresh_score_after")),
 }
