@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from indm.bench.kept.page import replace_block
 from indm.errors import ArtifactError
@@ -22,20 +21,16 @@ from indm.report import matrix
 from indm.report.answers import answers_of, counted, kinds_of
 from indm.report.differences import COMPARISONS
 from indm.report.export import ratio
-from indm.report.figures_claims import BLOCK, ENDS, LINEAR
 from indm.report.figures_lines import GAINS
-from indm.report.grades import UNDECIDED
 from indm.report.intervals import half_widths
 from indm.report.matrix import InFile
-from indm.report.names import REFERENCE, TREATMENT, arm, comparator, name
+from indm.report.names import REFERENCE, TREATMENT, arm, name
 from indm.report.page.means import ARMS
 from indm.report.plotting import (
-    GRID,
     INK,
     SOFT,
     STYLE,
     plain_ticks,
-    plot_interval,
     style_of,
     styled,
     to_svg,
@@ -66,8 +61,6 @@ DATASETS = {
 KNOWN_DENSITIES = "known-densities"
 # The objectives of suites that have others than nll alone.
 OBJECTIVES = {"fashion-full": ("nll", "fid"), "digits-seeds": ("nll", "fid"), "digits-ve": ("fid",)}
-# The suites whose verdicts the figure of the answers shows.
-EVIDENCE = {suite: SUITES[suite] for suite in ("cifar10-3000", "digits-seeds", "fashion-full")}
 # Main claims on images, as rows of the page of a dataset; a claim that is not listed has its question.
 ASKED = {
     "better-nelbo": "INDM’s NELBO",
@@ -87,8 +80,6 @@ KNOWN = {
 # The headings of their comparisons, in the order of COMPARISONS.
 OVER = ("no map, equal steps", "no map, equal compute", "a learned matrix, equal steps")
 WEIGHTS_METRICS = ("score_parameters", "flow_parameters", "nll", "fid")
-# The metrics of claims in the figure of the answers.
-LABELS = {"better-nelbo": "likelihood (NELBO)", "lower-fid": "images (FID)", "coarse-discretisation": "few steps"}
 
 
 class Measured(NamedTuple):
@@ -115,16 +106,8 @@ MEANS = (
     ("fashion-full", FID, "FID"),
 )
 COST = "FLOPs of INDM’s step, relative to DDPM++"
-# In inches: from the left, a row's label, its strip, its verdict and the end; from above, a row, a title and the margins.
-LABEL, STRIP, VERDICT, WIDTH = 0.08, (1.75, 4.6), 4.7, 6.0
-ROW, TITLE, TOP, BOTTOM = 0.58, 0.45, 1.2, 0.72
-# On a panel's vertical axis: from row to row, and from mark to mark in a row.
-PITCH, APART = 10, 2.9
-LIMITS, TICKS = (-100, 100), [-100, -10, -1, 1, 10, 100]
-UNIT = (
-    "Unit: the smallest effect that counts, 0.01 bits/dim or 0.1 in log FID.\n"
-    "Between −1 and 1, the scale is linear, and logarithmic beyond."
-)
+# Inches.
+WIDTH = 6.0
 NARROW = STYLE | {"font.size": 11, "figure.constrained_layout.use": False, "axes.grid": False, "lines.linewidth": 2.2}
 NARROW |= {"lines.markersize": 6, "axes.titlesize": 11}
 MAPS = "learned-curve-filter"
@@ -330,13 +313,11 @@ def draw_answers(published: Path) -> dict[str, bytes]:
     Raises:
         ArtifactError: if a table is missing or damaged.
     """
-    folders = {suite: published / suite / "tables" for suite in (*EVIDENCE, *CIFAR10)}
-    if not all(folder.is_dir() for folder in folders.values()):
+    if not all((published / suite / "tables").is_dir() for suites in PANELS.values() for suite in suites):
         return {}
-    rows = {suite: read_rows(folders[suite] / "claims.csv") for suite in EVIDENCE}
     panels = {title: pd.concat(_curves(published, suites).values()) for title, suites in PANELS.items()}
     with styled(NARROW):
-        figures = {"answer": answer(rows), "compute": bound_by_compute(panels)}
+        figures = {"compute": bound_by_compute(panels)}
         if all((published / suite / "tables").is_dir() for suite in LENGTHS):
             figures["lengths"] = bound_by_length(_curves(published, LENGTHS))
         figures["cifar10"] = bound_on_cifar10(panels["CIFAR-10"])
@@ -349,92 +330,9 @@ def _curves(published: Path, suites: Iterable[str]) -> dict[str, pd.DataFrame]:
     return {suite: read_rows(published / suite / "tables/learning_curve.csv") for suite in suites}
 
 
-def answer(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw a panel per suite, with a row per primary claim and objective that has a number, all in units of the smallest effect.
-
-    Arguments:
-        tables: the table of claims of each suite.
-    """
-    rows = {
-        suite: [
-            part
-            for _, part in table[(table["family"] == "primary") & table["effect"].notna()].groupby(BLOCK, sort=False)
-        ]
-        for suite, table in tables.items()
-    }
-    height = TOP + sum(TITLE + ROW * len(found) for found in rows.values()) + BOTTOM
-    figure, above = Figure(figsize=(WIDTH, height)), TOP
-    for suite, found in rows.items():
-        above += TITLE + ROW * len(found)
-        axis = figure.add_axes(_place(*STRIP, height - above, ROW * len(found), height))
-        _frame(axis, EVIDENCE[suite], len(found))
-        for place, part in enumerate(found):
-            _draw_row(axis, PITCH * place, part)
-        for artist in axis.get_children():
-            artist.set_clip_on(False)
-    axis.set_xticks(TICKS, [f"{tick}".replace("-", "−") for tick in TICKS])
-    figure.text(LABEL / WIDTH, 0.05 / height, UNIT, va="bottom", color=SOFT, fontsize=10)
-    _legend(figure, height, [row for found in rows.values() for part in found for row in records(part)])
-    return figure
-
-
 def _place(left: float, right: float, bottom: float, rise: float, height: float) -> tuple[float, float, float, float]:
     """Convert a place from inches to fractions of the figure."""
     return left / WIDTH, bottom / height, (right - left) / WIDTH, rise / height
-
-
-def _frame(axis: Axes, title: str, rows: int) -> None:
-    """Write the title of a panel, set its scale, and shade the effects that are too small to count."""
-    axis.axvspan(-1, 1, color=GRID, alpha=0.5, linewidth=0)
-    axis.axvline(0, color=INK, linewidth=0.8)
-    _write(axis, LABEL, -0.78 * PITCH, title, fontweight="bold")
-    for place in range(1, rows):
-        axis.hlines(
-            (place - 0.5) * PITCH,
-            _in_axis(LABEL),
-            _in_axis(WIDTH - LABEL),
-            transform=axis.get_yaxis_transform(),
-            color=GRID,
-            linewidth=0.5,
-        )
-    axis.set_xscale("symlog", linthresh=1, linscale=LINEAR)
-    axis.set(xlim=LIMITS, ylim=((rows - 0.5) * PITCH, -0.5 * PITCH), yticks=[])
-    axis.set_xticks(TICKS, [])
-    axis.xaxis.set_tick_params(which="minor", length=0)
-    axis.spines["left"].set_visible(False)
-
-
-def _draw_row(axis: Axes, place: int, rows: pd.DataFrame) -> None:
-    """Draw a claim at one objective: a mark and a verdict for each comparison."""
-    _write(axis, LABEL, place - APART / 2, LABELS[rows["id"].iloc[0]])
-    _write(axis, LABEL, place + APART / 2, f"{rows['objective'].iloc[0]} objective", color=SOFT)
-    for row in rows[rows["comparison"].isin(COMPARISONS)].to_dict("records"):
-        at, style = place + APART * (COMPARISONS.index(row["comparison"]) - 1), style_of(*row["against"].split())
-        color = SOFT if row["verdict"] == UNDECIDED else INK
-        _write(axis, VERDICT, at, name(row["verdict"]), color=color)
-        value, low, high = (row[end] / row["smallest_effect"] for end in ENDS)
-        plot_interval(axis, at, value, (low, high), style)
-
-
-def _write(axis: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    """Write text in a row; x is in inches from the left edge of the figure."""
-    axis.text(_in_axis(x), y, text, transform=axis.get_yaxis_transform(), va="center", **style)
-
-
-def _in_axis(x: float) -> float:
-    return (x - STRIP[0]) / (STRIP[1] - STRIP[0])
-
-
-def _legend(figure: Figure, height: float, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Draw the legend above the panels, and label the side on which INDM is better."""
-    compared = dict.fromkeys(row["against"] for kind in COMPARISONS for row in rows if row["comparison"] == kind)
-    handles = [
-        *(Line2D([], [], **style_of(*text.split()), label=f"over {comparator(text)}") for text in compared),
-        Patch(color=GRID, alpha=0.5, linewidth=0, label="too small to count"),
-    ]
-    figure.legend(handles=handles, loc="upper left", borderaxespad=0.3, labelspacing=0.25)
-    for x, text, side in ((STRIP[0], "← INDM worse", "left"), (STRIP[1], "INDM better →", "right")):
-        figure.text(x / WIDTH, 1 - TOP / height, text, ha=side, va="center", color=SOFT)
 
 
 def bound_by_compute(panels: Mapping[str, pd.DataFrame]) -> Figure:

@@ -24,6 +24,7 @@ from indm.report.claims import Claim, Claims, Side
 from indm.report.differences import compare
 from indm.report.intervals import Interval, interval
 from indm.report.names import arm
+from indm.report.page.means import ARMS
 from indm.report.plotting import GRID, INK, PAPER, SOFT, Style, style_of, styled, to_svg
 from indm.report.results import read_rows, records
 
@@ -35,17 +36,19 @@ PANELS = {
     "cifar10-3000": "CIFAR-10, 3,000 steps",
     "celeba64-6000": "CelebA, 64×64",
 }
-# What is drawn, in the order of the legend: the rungs above no map, and no map with the compute of INDM.
-MODELS = [*(model for model in RUNGS if model != NO_MAP), LONGER]
+# What is drawn, in the order of the legend: the models of README's table. Other maps cost as much as these and would hide them.
+MODELS: list[Model] = [*ARMS]
 # The claim whose metric and smallest effect the gains have; only the treatment differs.
 LIKE = "better-nelbo-maps"
 # Suites that did not record the time of a step, and the row of docs/scaling.md in which the flow's step was timed later.
 TIMED = {"digits-seeds": "digits", "fashion-full": "Fashion-MNIST", "cifar10-3000": "CIFAR-10"}
 TIME = r"^\| {} \| of the published runs \(\w+\) \| [\d.]+ \| ([\d.]+) \|"
 # In inches: the places of the columns, a panel, the pitch of the rows, the legend above and the label below.
-COLUMNS, PANEL, PITCH, TOP, BOTTOM = (0.75, 3.5), (2.4, 1.6), 2.15, 1.92, 0.6
-# Costs within a factor of CLOSE would hide each other, so that they stand a factor of APART from each other.
-CLOSE, APART = 1.05, 1.06
+COLUMNS, PANEL, PITCH, TOP, BOTTOM = (0.75, 3.5), (2.4, 1.6), 2.15, 1.35, 0.6
+# Models whose costs differ by less than this factor share a line, on which intervals may overlap.
+CLOSE = 1.05
+# In points: the bar of an interval, and how much wider it is than one that is drawn upon it.
+BAR, WIDER = 1.2, 2.8
 TICKS = (1.0, 1.5, 2.0, 2.5, 3.0)
 # Room at the ends of an axis: of costs as a factor, of gains as a share of their range.
 ROOM = (1.12, 0.06)
@@ -87,10 +90,10 @@ def draw_ladder(published: Path, params: Path, scaling: Path) -> dict[str, bytes
 
 
 def points_of(published: Path, params: Path, scaling: Path, suite: str) -> dict[Model, Point]:
-    """Read the rungs of a suite and DDPM++ at INDM's compute, which has the cost of INDM's steps."""
+    """Read the models of a suite: DDPM++, whose gain over itself is 0; its maps; and DDPM++ at INDM's compute, at INDM's cost."""
     costs = read_rows(published / suite / "tables/compute.csv")
     by_model = {(row["model"], row["variant"]): row for row in records(costs[costs["objective"] == "nll"])}
-    points = {}
+    points = {NO_MAP: Point(Interval(0.0, 0.0, 0.0, 0), 1.0, math.nan)}
     for model, gain in gains(published / suite / "tables", params, suite).items():
         at = by_model[FLOW if model == LONGER else model]
         flops, time = (at[key] / by_model[NO_MAP][key] for key in ("train_flops_per_step", "ms_per_step"))
@@ -114,7 +117,7 @@ def gains(tables: Path, params: Path, suite: str) -> dict[Model, Interval]:
     """
     values, images = (_of_nll(read_rows(tables / name)) for name in ("values.csv", "images.csv.gz"))
     found = load_suite(params / f"{suite}.yaml")
-    asked = {f"gain-{place}": model for place, model in enumerate(MODELS)}
+    asked = {f"gain-{place}": model for place, model in enumerate(MODELS) if model != NO_MAP}
     like = _like(params)
     claims = [like.model_copy(update={"id": name, "treatment": _side(model)}) for name, model in asked.items()]
     compared = compare(values, images, Claims(claims=claims), found.grading, found.failed_beyond)
@@ -171,7 +174,7 @@ def ladder(panels: Mapping[str, Mapping[Model, Point]], smallest: float) -> Figu
 def _frame(axis: Axes, title: str, points: Iterable[Point], smallest: float) -> None:
     """Set the title and the scales of a panel, and shade the gains that are too small to count."""
     costs = [cost for point in points for cost in (point.flops, point.time) if not math.isnan(cost)]
-    ends = [end for point in points for end in (point.gain.low, point.gain.high, 0.0) if not math.isnan(end)]
+    ends = [end for point in points for end in (point.gain.low, point.gain.high, -smallest) if not math.isnan(end)]
     room = ROOM[1] * (max(ends) - min(ends))
     axis.set_title(title, loc="left", fontweight="bold")
     axis.axhspan(-smallest, smallest, **SHADE)
@@ -187,25 +190,20 @@ def _draw(axis: Axes, panel: Mapping[Model, Point]) -> None:
     """Draw each model's gain with its interval at its FLOPs, and a stroke at its time; a line for DDPM++ at INDM's compute."""
     if LONGER in panel:
         axis.axhline(panel[LONGER].gain.effect, color=style_of(*LONGER)["color"], linewidth=0.9, linestyle="--")
-    for model, factor in _beside({model: point.flops for model, point in panel.items()}).items():
-        gain, flops, time = panel[model]
+    for place, (model, (gain, flops, time)) in enumerate(panel.items()):
         style = _style(model)
-        axis.vlines(flops * factor, gain.low, gain.high, color=style["color"], linewidth=1.2)
+        above = sum(_overlap(panel[model], later) for later in list(panel.values())[place + 1 :])
+        axis.vlines(flops, gain.low, gain.high, color=style["color"], linewidth=BAR + WIDER * above)
         if not math.isnan(time):
-            axis.plot([flops * factor, time * factor], [gain.effect] * 2, color=style["color"], **DOTTED)
-            axis.plot(time * factor, gain.effect, **style | STROKE)
-        axis.plot(flops * factor, gain.effect, **style)
+            axis.plot([flops, time], [gain.effect] * 2, color=style["color"], **DOTTED)
+            axis.plot(time, gain.effect, **style | STROKE)
+        axis.plot(flops, gain.effect, **style)
 
 
-def _beside(costs: Mapping[Model, float]) -> dict[Model, float]:
-    """Return the factor by which each model moves, so that models of nearly equal cost stand next to each other."""
-    groups: list[list[Model]] = []
-    for model in sorted(costs, key=lambda one: costs[one]):
-        if groups and costs[model] < CLOSE * costs[groups[-1][-1]]:
-            groups[-1].append(model)
-        else:
-            groups.append([model])
-    return {model: APART ** (place - (len(group) - 1) / 2) for group in groups for place, model in enumerate(group)}
+def _overlap(one: Point, other: Point) -> bool:
+    """Return whether two models have nearly equal costs and intervals that overlap."""
+    close = max(one.flops, other.flops) < CLOSE * min(one.flops, other.flops)
+    return close and one.gain.low <= other.gain.high and other.gain.low <= one.gain.high
 
 
 def _style(model: Model) -> Style:

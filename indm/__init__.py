@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from indm.foreign.likelihood import referee as referee
     from indm.library import load_run as load_run
 
-__version__ = "2.0.0"
+__version__ = "2.1.0.dev0"
 
 
 def __getattr__(name: str) -> Any:

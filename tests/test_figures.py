@@ -15,9 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
-from docs.answers import LABELS
 from indm.bench.stages import figure as stage
-from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
 from indm.measured import BAND_METRICS
@@ -433,11 +431,6 @@ def test_a_figure_lies_on_a_ground_that_follows_the_theme(drawn: dict[str, bytes
     for light, dark in DARK.items():
         assert f'[style*="fill: {light}"]{{fill: {dark} !important}}' in GROUND
     assert f'style="fill: {PAPER}"' in GROUND
-
-
-def test_the_answer_has_a_label_for_every_primary_claim() -> None:
-    claims = [claim for claim in load_claims(REPOSITORY / "params/claims.yaml").claims if claim.family == "primary"]
-    assert {one.id for one in claims if one.baseline is None and one.metric.stage != "toy2d"} == LABELS.keys()
 
 
 def test_bands_show_how_far_a_model_lies_below_the_baseline() -> None:

@@ -1,7 +1,7 @@
 """The figure of the ladder in docs/report.md: its gains are those of the claims, and its marks are all in sight."""
 
 import math
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from docs.ladder import LIKE, PANELS, Point, draw_ladder, gains, ladder, points_of
-from docs.report import BEHIND, CURVE, FLOW, LONGER, MAPS, RUNGS, is_finished
+from docs.report import BEHIND, CURVE, FILTER, FLOW, LONGER, MAPS, RUNGS, is_finished
 from indm.errors import ArtifactError
 from indm.report.differences import STEPS
+from indm.report.intervals import Interval
 from indm.report.names import REFERENCE
 from indm.report.plotting import PAPER, style_of
 from indm.report.results import read_rows
@@ -93,11 +94,37 @@ def test_markers_are_open_where_the_diffusion_is_linear_in_the_data(
     assert {model for model, rung in RUNGS.items() if not rung.linear} == NONLINEAR
 
 
-def test_no_two_markers_of_a_panel_stand_at_the_same_cost(axes: dict[str, Axes]) -> None:
+def marks_of(axis: Axes) -> list[Line2D]:
+    """The marks of models, without the strokes at their times."""
+    return [line for line in axis.lines if line.get_marker() not in ("None", None, "|")]
+
+
+def test_marks_stand_at_the_costs_and_the_gains_of_their_models(
+    panels: dict[str, dict[tuple[str, str], Point]], axes: dict[str, Axes]
+) -> None:
+    for suite, panel in panels.items():
+        places = [(*places_of(mark), *np.asarray(mark.get_ydata(), float)) for mark in marks_of(axes[suite])]
+        assert places == [(point.flops, point.gain.effect) for point in panel.values()]
+        assert places[0] == (1, 0)
+
+
+def test_no_mark_of_a_panel_hides_another(axes: dict[str, Axes]) -> None:
     for axis in axes.values():
-        marked = [line for line in axis.lines if line.get_marker() not in ("None", None, "|")]
-        places = sorted(places_of(line)[0] for line in marked)
-        assert all(later > 1.05 * former for former, later in pairwise(places))
+        places = [axis.transData.transform(mark.get_xydata())[0] for mark in marks_of(axis)]
+        apart = [np.hypot(*(one - other)) * 72 / axis.figure.dpi for one, other in combinations(places, 2)]
+        assert min(apart) > 7
+
+
+def test_of_two_intervals_on_a_line_the_upper_one_is_narrower() -> None:
+    """So that the ends of both are seen."""
+    models = [(REFERENCE, FILTER), CHEAP, FLOW]
+    panel = {
+        model: Point(Interval(mean, mean - 0.02, mean + 0.02, 4), flops, math.nan)
+        for model, mean, flops in zip(models, (0.08, 0.1, 0.1), (1.002, 1.006, 1.5), strict=True)
+    }
+    (axis,) = ladder({CELEBA: panel}, 0.01).axes
+    lower, upper, alone = (it.get_linewidth()[0] for it in axis.collections if isinstance(it, LineCollection))
+    assert lower > upper == alone
 
 
 def test_one_published_suite_is_enough_for_a_figure(tmp_path: Path) -> None:
