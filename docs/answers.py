@@ -57,6 +57,7 @@ DATASETS = {
     "fashion-mnist": ("fashion-full", "fashion-long"),
     "digits": ("digits-seeds", "digits-ve"),
 }
+PHOTOGRAPHS = {*DATASETS["cifar10"], *DATASETS["celeba"]}
 # The page of the known densities.
 KNOWN_DENSITIES = "known-densities"
 # The objectives of suites that have others than nll alone.
@@ -110,7 +111,7 @@ COST = "FLOPs of INDM’s step, relative to DDPM++"
 WIDTH = 6.0
 NARROW = STYLE | {"font.size": 11, "figure.constrained_layout.use": False, "axes.grid": False, "lines.linewidth": 2.2}
 NARROW |= {"lines.markersize": 6, "axes.titlesize": 11}
-MAPS = "learned-curve-filter"
+MAPS, FILTER = "learned-curve-filter", "fixed-filter"
 # The models of the curves.
 LINES = ((REFERENCE, ""), (REFERENCE, SAME_COMPUTE), (TREATMENT, ""), (REFERENCE, MAPS))
 # INDM’s flow stands behind the other maps on CIFAR-10 only.
@@ -244,9 +245,15 @@ def _means_of(tables: Path, measured: Measured) -> list[str]:
         if cell and row and (model, variant) != (REFERENCE, ""):
             whose = "" if model == TREATMENT else f"{name(TREATMENT)}: "
             cell += f"<br><sub>{whose}{_word(row)}</sub>"
-        cells.append(cell or "not run")
+        cells.append(cell or _not_run(tables.parent.name, variant))
     flops = [_of_model(compute, model)["train_flops_per_step"].iloc[0] for model in (TREATMENT, REFERENCE)]
     return [*cells, f"× {flops[0] / flops[1]:.1f}"]
+
+
+def _not_run(suite: str, variant: str) -> str:
+    """Write that a model was not run; of the fixed filter, that it was run on photographs only, if these are others."""
+    remark = "<br><sub>run on photographs only</sub>" if variant == FILTER and suite not in PHOTOGRAPHS else ""
+    return f"not run{remark}"
 
 
 def _of_objective(path: Path, objective: str) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from docs.answers import (
     LENGTHS,
     MAPS,
     PANELS,
+    PHOTOGRAPHS,
     SUITES,
     draw_answers,
     weights,
@@ -677,6 +678,15 @@ def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
     assert columns[0] == [*LADDER.values()]
     shown = [cell.strip(" |") for cell in nelbo.split(" | ")]
     assert [list(each) for each in zip(*columns[2:], strict=True)] == [shown] * len(LADDER)
+
+
+def test_the_fixed_filter_was_run_on_photographs_only_where_readme_has_no_number() -> None:
+    """On failure: it was run on other data, so that README's answer may have to say what came out."""
+    page = with_ladder((REPOSITORY / "README.md").read_text(), REPOSITORY / "docs/results")
+    (row,) = (line for line in page.splitlines() if line.startswith("| fixed filter |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")[1:]]
+    for suite, cell in zip(LADDER, cells, strict=True):
+        assert (cell == "not run<br><sub>run on photographs only</sub>") == (suite not in PHOTOGRAPHS)
 
 
 def test_weights_have_the_numbers_of_their_own_run(tmp_path: Path) -> None:
