@@ -131,6 +131,7 @@ def readme_text(root: Path) -> dict[Path, str]:
         with_means,
         with_weights,
     )
+    from docs.claims_table import with_claims
     from docs.forecast import with_forecast
     from docs.ladder import draw_ladder
     from docs.report import with_report
@@ -157,7 +158,7 @@ def readme_text(root: Path) -> dict[Path, str]:
         },
         root / "params/evidence.csv": texts.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
         readme: with_ladder(readme.read_text(encoding="utf-8"), published),
-        page: with_means(page.read_text(encoding="utf-8"), published),
+        page: with_claims(with_means(page.read_text(encoding="utf-8"), published), published),
         **{at: with_answers(at.read_text(encoding="utf-8"), published, name) for name, at in datasets.items()},
         known: with_densities(known.read_text(encoding="utf-8"), published),
         report: with_forecast(with_report(report.read_text(encoding="utf-8"), published, root / "params"), published),
