@@ -2,8 +2,12 @@
 
 import json
 import math
+import py_compile
 import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -13,21 +17,27 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from indm.bench.cli import main
+from indm.bench.entries import enter as enter_module
 from indm.bench.entries import training
-from indm.bench.entries.enter import enter
-from indm.bench.entries.entry import read_entry
-from indm.bench.entries.folder import Folder, read_folder, steps_for, table_text
+from indm.bench.entries.apart import Work
+from indm.bench.entries.enter import enter, unfinished
+from indm.bench.entries.entry import Rates, maker, read_entry
+from indm.bench.entries.folder import Folder, read_folder, rounded, steps_for, table_text
 from indm.bench.entries.records import accepted, current_record, record_of, record_texts
 from indm.bench.entries.tasks import Points, _check_above, tasks_of
 from indm.bench.entries.tracks import LoadedTrack, load_track
-from indm.bench.entries.training import Job, Trained, _check_count, run_job
-from indm.bench.entries.verify import FAILED, OK, OPEN, verify
+from indm.bench.entries.training import Competitor, Job, _check_count, run_alone, run_jobs
+from indm.bench.entries.verify import FAILED, OK, OPEN, bounds_again, verify
+from indm.bench.models.spec import model_spec
+from indm.bench.pipeline import stamps
+from indm.bench.pipeline.code import ROOT, Sources
 from indm.errors import ArtifactError, IndmError, ParamsError
 from indm.flows.contract import check_flow
 from indm.flows.registered.filter import SpectralFilter
 from indm.flows.registered.resflow import ResidualFlow
 from indm.registry import FLOWS
 from indm.report.entries import chosen_decoders, verdicts
+from indm.store.scratch import open_scratch
 from tests.conftest import REPOSITORY
 
 EXAMPLE = REPOSITORY / "docs/extending/code/brightness.py"
@@ -74,25 +84,21 @@ def edited(tmp_path: Path, *changes: tuple[str, str]) -> Path:
 # Seeds
 
 
-SEEN_BY_READERS = [
+# Code can read all of these.
+CHANGES = [
+    ('1.0e-2, "flow_lr": 1.0e-2}', '1.1e-2, "flow_lr": 1.0e-2}'),
+    ("self.log_gain)", "self.log_gain + 0)"),
+    ("FLOW = Brightness", 'STYLE = {"gain": 2}\nFLOW = Brightness'),
+    ("FLOW = Brightness", "SOUND = 7\nFLOW = Brightness"),
+    ("FLOW = Brightness", "# A comment.\nFLOW = Brightness"),
     ('"""An entry: the mean', '"""Another: the mean'),
-    ("FLOW = Brightness", "# A comment.\nFLOW   =   Brightness"),
-    ('LABEL = "brightness"', 'LABEL = "other"'),
     ("z: Tensor) -> Tensor", "z: torch.Tensor) -> Tensor"),
+    ('LABEL = "brightness"', 'LABEL = "other"'),
 ]
 
 
-@pytest.mark.parametrize("change", SEEN_BY_READERS)
-def test_seeds_do_not_change_with_what_has_no_effect(
-    change: tuple[str, str], track: LoadedTrack, tmp_path: Path
-) -> None:
-    assert read_entry(edited(tmp_path, change)).seeds(track, "") == read_entry(EXAMPLE).seeds(track, "")
-
-
-@pytest.mark.parametrize(
-    "change", [('1.0e-2, "flow_lr": 1.0e-2}', '1.1e-2, "flow_lr": 1.0e-2}'), ("self.log_gain)", "self.log_gain + 0)")]
-)
-def test_seeds_follow_from_rates_and_code(change: tuple[str, str], track: LoadedTrack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", CHANGES)
+def test_seeds_follow_from_every_byte(change: tuple[str, str], track: LoadedTrack, tmp_path: Path) -> None:
     assert not set(read_entry(edited(tmp_path, change)).seeds(track, "")) & set(read_entry(EXAMPLE).seeds(track, ""))
 
 
@@ -103,6 +109,39 @@ def test_maps_imported_from_different_modules_have_different_seeds(track: Loaded
         path.write_text(f'from indm.flows.registered.{name} import FLOW\n\nLABEL = "a"\nRATES = {{}}\n')
         found.append(read_entry(path).sha256)
     assert len({*found}) == 2
+
+
+RECORDS = sorted((REPOSITORY / "docs/records").glob("*/*/**/entry.json"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: "/".join(path.parts[-4:-1]))
+def test_records_verify_without_running_them(path: Path) -> None:
+    """Their seeds are by the rule of their format."""
+    about = read_folder(path.parent).about
+    found = verify(path.parent, load_track(about.track), code=False)
+    assert FAILED not in {finding.outcome for finding in found}
+
+
+def test_no_other_file_may_have_seeds_by_the_earlier_rule(folder: Path, track: LoadedTrack) -> None:
+    """Which did not count STYLE, so that a file could be tuned on its seeds."""
+    entry = read_entry(folder / "entry.py")
+    rule = "indm-entry-1"
+    tables = {name: pd.read_csv(folder / name) for name in ("numbers.csv", "losses.csv", "runs.csv")}
+    about = json.loads((folder / "entry.json").read_text())
+    earlier = entry.seeds(track, "", rule)
+    names = {f"-s{then}": f"-s{now}" for then, now in zip(about["seeds"], earlier, strict=True)}
+    for name, table in tables.items():
+        (folder / name).write_text(table_text(table.rename(columns=lambda column: renamed(column, names))))
+    about |= {"format": rule, "sha256": entry.tree_sha256, "seeds": earlier}
+    (folder / "entry.json").write_text(json.dumps(about))
+    (failed, *_) = [words for words, outcome in outcomes(folder, track).items() if outcome == FAILED]
+    assert failed.startswith("format indm-entry-1: its seeds do not count all of entry.py")
+
+
+def renamed(column: str, names: dict[str, str]) -> str:
+    for old, new in names.items():
+        column = column.replace(old, new)
+    return column
 
 
 def test_seeds_follow_from_the_nonce_and_the_track(track: LoadedTrack) -> None:
@@ -165,6 +204,60 @@ class OnlyAtTheStart(SpectralFilter):
         return super().volume() + self.log_gain.abs().max().clamp(max=0.1)
 
 
+class FalseInFloat32(SpectralFilter):
+    """As it is measured: 5.27 bits/dim lower on eight dimensions."""
+
+    def volume(self) -> Tensor:
+        return super().volume() + 29.2 * (self.log_gain.dtype is torch.float32)
+
+
+class OnAGridInFloat32(SpectralFilter):
+    def map(self, x: Tensor) -> Tensor:
+        z = super().map(x)
+        return z if z.dtype is torch.float64 else (100 * z).round() / 100
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x / 2
+
+    @staticmethod
+    def setup_context(ctx: object, inputs: object, output: object) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class OwnDerivative(SpectralFilter):
+    """It shrinks images, but says to torch that it does not."""
+
+    def map(self, x: Tensor) -> Tensor:
+        return cast(Tensor, Straight.apply(super().map(x)))
+
+    def unmap(self, z: Tensor) -> Tensor:
+        return super().unmap(2 * z)
+
+
+class LookedUp(SpectralFilter):
+    """Two images have one latent, but its inverse has seen which one was meant."""
+
+    seen: ClassVar[dict[bytes, Tensor]] = {}
+
+    def map(self, x: Tensor) -> Tensor:
+        z = super().map(x).abs()
+        self.seen.update(
+            {latent.numpy().tobytes(): image for latent, image in zip(z.detach(), x.detach(), strict=True)}
+        )
+        return z
+
+    def unmap(self, z: Tensor) -> Tensor:
+        found = [self.seen.get(latent.numpy().tobytes()) for latent in z.detach()]
+        return torch.stack([latent if one is None else one for one, latent in zip(found, z, strict=True)])
+
+
 class Raising(SpectralFilter):
     def volume(self) -> Tensor:
         raise RuntimeError("found\nnothing")
@@ -178,6 +271,10 @@ class Raising(SpectralFilter):
         (Lossy, "inverse: found an image"),
         (OfTheBatch, "found other latents in another call or batch"),
         (Drawn, "found other latents in another call or batch"),
+        (FalseInFloat32, "log_det: found 29.2 nats where the bound was measured, expected"),
+        (OnAGridInFloat32, "latents: found"),
+        (OwnDerivative, "derivatives: found latents that move by"),
+        (LookedUp, "inverse: found an image that moves by"),
         (Raising, "found RuntimeError (found nothing), expected numbers"),
     ],
 )
@@ -257,28 +354,121 @@ def test_a_step_may_take_more_than_a_billion_operations(folder: Path) -> None:
     assert read_folder(folder).about.models["entry"].step_flops == 10**12
 
 
+MEMBERS = {
+    "indm/networks/registered/unet.py": "the network",
+    "indm/diffusion/registered/vp.py": "the diffusion",
+    "indm/data/registered/digits.py": "the dataset",
+    "indm/flows/registered/filter.py": "what the entry imports",
+    "indm/densities/known.py": "the densities",
+}
+
+
+@pytest.mark.parametrize("path", MEMBERS)
+def test_other_code_does_not_continue_unfinished_work(
+    path: str, track: LoadedTrack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = read_entry(REPOSITORY / "docs/records/digits/filter/entry.py")
+    before = unfinished(entry, track, None, "")
+    files = {each.relative_to(ROOT).as_posix(): each.read_bytes() for each in (ROOT / "indm").rglob("*.py")}
+    changed = Sources({**files, path: files[path] + b"\nCHANGED = 1\n"})
+    for module in (enter_module, stamps):
+        monkeypatch.setattr(module, "sources", lambda: changed)
+    after = unfinished(entry, track, None, "")
+    assert before.key != after.key
+    assert before.folder != after.folder
+
+
 def test_a_killed_command_continues_with_the_trainings_that_are_missing(
     entered: Folder, track: LoadedTrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It trains each model once, and finds the same numbers."""
     trained: list[str] = []
 
-    def run(job: Job) -> Trained:
-        if len(trained) == 5:
-            trained.append("killed")
-            raise KeyboardInterrupt
-        trained.append(job.name)
-        return run_job(job)
+    def here(work: Sequence[Work], cores: int) -> Iterator[tuple[int, Any]]:
+        for number, each in enumerate(work):
+            if len(trained) == 7:
+                trained.append("killed")
+                raise KeyboardInterrupt
+            trained.append(each.name)
+            yield number, each.function()
 
-    monkeypatch.setattr(training, "run_job", run)
+    monkeypatch.setattr(training, "apart", here)
     with pytest.raises(KeyboardInterrupt):
         enter(EXAMPLE, track, tmp_path, records=tmp_path)
     folder = enter(EXAMPLE, track, tmp_path, records=tmp_path)
-    trained.remove("killed")
-    assert len(trained) == len(set(trained)) == len(folder.runs)
+    # The contract and the operations are looked at in both runs.
+    once = [name for name in trained if name not in ("killed", "entry", "ddpmpp")]
+    assert len(once) == len(set(once)) == len(folder.runs)
     pd.testing.assert_frame_equal(folder.numbers, entered.numbers)
     pd.testing.assert_frame_equal(folder.losses, entered.losses)
     assert not [*(tmp_path / "unfinished").rglob("*.safetensors")]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Processes
+
+
+def competitor(path: Path, track: LoadedTrack) -> Competitor:
+    entry = read_entry(path)
+    return Competitor("entry", entry.label, entry, entry.rates_on(track))
+
+
+def job_of(one: Competitor, track: LoadedTrack, seed: int) -> Job:
+    return Job(track.file, one, 0, "steep", seed, 12, 12)
+
+
+def test_an_entry_changes_nothing_for_the_other_models(entered: Folder, track: LoadedTrack, tmp_path: Path) -> None:
+    """It doubles the rate of everything that is trained after its import."""
+    change = (
+        "FLOW = Brightness",
+        "from indm.training.trainer import Trainer\n\nSTEP = Trainer.step\n"
+        "Trainer.step = lambda self, draws, rate, **more: STEP(self, draws, 2 * rate, **more)\nFLOW = Brightness",
+    )
+    seed = entered.about.seeds[0]
+    plain = Competitor("ddpmpp", "DDPM++", None, Rates(lr=track.params.lr, flow_lr=track.params.flow_lr))
+    jobs = [job_of(one, track, seed) for one in (competitor(edited(tmp_path, change), track), plain)]
+    with open_scratch(unfinished(read_entry(EXAMPLE), track, None, "baseline")) as scratch:
+        changed, found = run_jobs(jobs, 1, scratch)
+    stated = entered.losses[entered.losses["task"] == "steep"]
+    np.testing.assert_allclose(found.losses, stated[f"ddpmpp-s{seed}"], rtol=1e-4)
+    assert abs(changed.losses[-1] - stated[f"entry-s{seed}"].dropna().iloc[-1]) > 1e-3
+
+
+def test_a_file_that_seeds_torch_does_not_give_all_seeds_the_same_weights(track: LoadedTrack, tmp_path: Path) -> None:
+    one = competitor(edited(tmp_path, ("LABEL =", "torch.manual_seed(0)\nLABEL =")), track)
+    task = tasks_of(track)[0]
+    first = [training._begin(track, one, task, seed, 12)[0].model.noise.state_dict() for seed in (1, 2)]
+    plain = [training._begin(track, plain_of(track), task, seed, 12)[0].model.noise.state_dict() for seed in (1, 2)]
+    assert any(not torch.equal(value, first[1][name]) for name, value in first[0].items())
+    for found, expected in zip(first, plain, strict=True):
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def plain_of(track: LoadedTrack) -> Competitor:
+    return Competitor("ddpmpp", "DDPM++", None, Rates(lr=track.params.lr, flow_lr=track.params.flow_lr))
+
+
+def test_a_step_cannot_see_whether_it_is_counted(track: LoadedTrack, tmp_path: Path) -> None:
+    change = (
+        "        return x + torch.expm1",
+        "        from torch.utils._python_dispatch import _get_current_dispatch_mode\n\n"
+        "        if self.training and x.dtype is torch.float32 and _get_current_dispatch_mode() is None:\n"
+        '            raise RuntimeError("not counted")\n'
+        "        return x + torch.expm1",
+    )
+    assert len(run_alone(job_of(competitor(edited(tmp_path, change), track), track, 1)).losses) == 12
+
+
+def test_an_entry_is_what_was_read(track: LoadedTrack, tmp_path: Path) -> None:
+    """And not what somebody writes into its file while it trains, or a compiled file beside it."""
+    path = edited(tmp_path)
+    entry = read_entry(path)
+    path.write_text(path.read_text().replace("self.log_gain = nn", "self.other = nn"))
+    py_compile.compile(str(path), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    for source, name in ((entry.source, "log_gain"), (path.read_bytes(), "other")):
+        make = maker(path, source)
+        spec = model_spec(track.suite, track.content.run, [*SHAPE])
+        assert [key for key, _ in make(spec).flow.named_parameters()] == [name]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -323,6 +513,41 @@ def test_a_folder_verifies(folder: Path, track: LoadedTrack) -> None:
     assert [words for words, outcome in found.items() if outcome == OPEN] == [
         "the bounds in numbers.csv of 12 trainings, and the seconds; --full trains all of them again"
     ]
+
+
+def again(folder: Folder, by: float, noise: float = 0.0, **made: object) -> Folder:
+    """Return a folder as another run would make it, with the entry's bounds moved."""
+    numbers = folder.numbers.copy()
+    draws = np.random.default_rng(0)
+    for name in numbers.columns[2:]:
+        numbers[name] += draws.normal() * noise + by * name.startswith("entry")
+    about = folder.about.model_copy(update={"made": folder.about.made.model_copy(update=made)})
+    return replace(folder, numbers=rounded(numbers), about=about)
+
+
+@pytest.mark.parametrize(
+    ("by", "noise", "made", "outcome"),
+    [
+        (0.0, 0.0, {}, OK),
+        (1e-4, 0.0, {}, FAILED),
+        (0.0, 0.01, {"machine": "another"}, OK),
+        (0.0, 0.01, {"code": "0" * 64}, OK),
+        (100.0, 0.0, {"machine": "another"}, FAILED),
+        (1.0, 0.0, {"torch": "0.1"}, FAILED),
+        (-1.0, 0.0, {"code": None}, FAILED),
+        (math.nan, 0.0, {"machine": "another"}, FAILED),
+    ],
+)
+def test_bounds_are_compared_when_all_is_trained_again(
+    by: float, noise: float, made: dict[str, object], outcome: str, entered: Folder
+) -> None:
+    """Equal on the same machine with the same code; elsewhere, chance has to explain the distances."""
+    assert bounds_again(entered, again(entered, by, noise, **made)).outcome == outcome
+
+
+def test_bounds_of_other_seeds_are_not_compared(entered: Folder) -> None:
+    other = replace(entered, numbers=entered.numbers.rename(columns=lambda name: name.replace("entry", "record")))
+    assert bounds_again(entered, other).outcome == FAILED
 
 
 def edit_table(folder: Path, name: str) -> None:
@@ -447,6 +672,39 @@ BAD = {
         ],
         "operations in a step while training",
     ),
+    "seeds in a step": (
+        [("        return x + torch.expm1", "        torch.manual_seed(0)\n        return x + torch.expm1")],
+        "found that step 0 seeds torch",
+    ),
+    "a file": (
+        [("LABEL =", 'GAIN = open("pyproject.toml").read()\nLABEL =')],
+        "pyproject.toml, expected an entry that reads only itself and what is installed",
+    ),
+    "the environment": (
+        [("LABEL =", 'import os\n\nGAIN = os.environ["HOME"]\nLABEL =')],
+        "cannot be imported (KeyError('HOME'))",
+    ),
+    "a module beside it": (
+        [("LABEL =", "import benchmarks.tries\n\nLABEL =")],
+        "benchmarks/__init__.py, expected an entry that reads only itself",
+    ),
+    "a program": (
+        [("LABEL =", 'import subprocess\n\nsubprocess.run(["env"])\nLABEL =')],
+        "found subprocess.Popen, expected an entry that starts no program",
+    ),
+    "the end of its process": (
+        [("LABEL =", "import os\n\nos._exit(3)\nLABEL =")],
+        "entry: found that its process ended, expected numbers",
+    ),
+    "false only after its training": (
+        [
+            (
+                "return self.log_gain\n",
+                "return self.log_gain + 20 * (self.log_gain.dtype is torch.float32 and not self.training)\n",
+            )
+        ],
+        "breaks the contract",
+    ),
 }
 
 
@@ -530,6 +788,7 @@ def test_records_follow_each_other(records: Path, track: LoadedTrack) -> None:
     first = read_entry(records / "smoke/brightness/entry.py").sha256
     shutil.copytree(records / "smoke/brightness", records / "smoke/second")
     for folder in (records / "smoke/second", records / "smoke/second/confirmed"):
+        (folder / "entry.py").write_text(EXAMPLE.read_text() + "# Another entry.\n")
         with_record(folder)
         made_better(folder, 0.1, sha256="1" * 64)
     # It was better than something that is not the record.
@@ -537,6 +796,15 @@ def test_records_follow_each_other(records: Path, track: LoadedTrack) -> None:
     for folder in (records / "smoke/second", records / "smoke/second/confirmed"):
         made_better(folder, 0.1, record_sha256=first)
     assert record_path(track, records) == "second"
+
+
+def test_another_file_is_not_confirmed(records: Path, track: LoadedTrack) -> None:
+    made_better(records / "smoke/brightness", 0.1)
+    made_better(confirmed(records), 0.1, nonce="later")
+    assert current_record(track, records) is not None
+    file = records / "smoke/brightness/confirmed/entry.py"
+    file.write_text(file.read_text() + 'STYLE = {"gain": 2}\n')
+    assert current_record(track, records) is None
 
 
 def record_path(track: LoadedTrack, records: Path) -> str:

@@ -19,11 +19,14 @@ References:
     | Reverse-time diffusion equation models (Anderson, 1982), https://doi.org/10.1016/0304-4149(82)90051-5
 """
 
+import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import NamedTuple
 
 import torch
@@ -106,7 +109,19 @@ def member(source: str) -> Member:
     """
     if source in FAMILIES:
         return Member(FAMILIES[source], *(FAMILIES.literal(source, name) for name in DEFINED[1:]))
-    module = imported(source, f"a family's .py file or one of {', '.join(FAMILIES)}")
+    if not Path(source).is_file():
+        raise ArtifactError(
+            f"{source}: found no such file, expected a family's .py file or one of {', '.join(FAMILIES)}"
+        )
+    return member_of(imported(source, Path(source).read_bytes()), source)
+
+
+def member_of(module: ModuleType, source: str) -> Member:
+    """Return what the contract reads of a family's module, whose file is ``source``.
+
+    Raises:
+        ArtifactError: if it lacks a name.
+    """
     if missing := [name for name in DEFINED if not hasattr(module, name)]:
         raise ArtifactError(
             f"{source}: found no {missing[0]}, expected {', '.join(DEFINED)}, as in docs/extending/family.md"
@@ -114,23 +129,47 @@ def member(source: str) -> Member:
     return Member(module.FAMILY, module.ONLY, module.NO_ODE)
 
 
-def imported(source: str, expected: str) -> ModuleType:
-    """Import a user's file.
+class _Content(importlib.abc.InspectLoader):
+    """Loads a module from the content of a file that has been read."""
+
+    def __init__(self, content: bytes, source: str) -> None:
+        self.content, self.source = content, source
+
+    def get_source(self, fullname: str) -> str:
+        return importlib.util.decode_source(self.content)
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.content, self.source)
+
+
+def imported(source: str, content: bytes) -> ModuleType:
+    """Import a user's file from its content, and not from a compiled file beside it, which could be another one.
 
     Raises:
-        ArtifactError: if there is no such file, or it cannot be imported; the message says what was ``expected``.
+        ArtifactError: if it cannot be imported.
     """
-    name = f"family_{Path(source).stem}"
-    found = importlib.util.spec_from_file_location(name, source)
-    if not Path(source).is_file() or found is None or found.loader is None:
-        raise ArtifactError(f"{source}: found no such file, expected {expected}")
+    loader = _Content(content, source)
+    found = ModuleSpec(f"family_{Path(source).stem}", loader, origin=source)
+    found.has_location = True
     # Dataclasses look their module up.
-    module = sys.modules[name] = importlib.util.module_from_spec(found)
+    module = sys.modules[found.name] = importlib.util.module_from_spec(found)
     try:
-        found.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:
         raise ArtifactError(f"{source}: cannot be imported ({' '.join(repr(error).split())}); correct it") from None
     return module
+
+
+def check_trained(model: ImplicitNonlinearDiffusion) -> list[str]:
+    """List what breaks the contract of a trained model's forward process, in float64 and in float32; the model does not change.
+
+    The forward process is checked with a latent's whole Jacobian, so that a check takes seconds for 8×8 pixels.
+    """
+    model = deepcopy(model).double().eval()
+    if type(model.path) is LinearPath:
+        return []
+    shape, eps = model.shape, model.eps
+    return check_path(model.path, shape, eps) or list(_in_float32(model, shape, eps))
 
 
 def _family(member: Member, sde: str, case: Case) -> Iterator[str]:
@@ -146,7 +185,7 @@ def _family(member: Member, sde: str, case: Case) -> Iterator[str]:
     if type(model.path) is not LinearPath:
         moved = list(_moves(member, points(model.path, case.shape, case.eps)))
         yield from moved or _gradient_of_bound(model, case)
-    yield from _in_float32(model, case)
+    yield from _in_float32(model, case.shape, case.eps)
 
 
 def _model(member: Member, sde: str, case: Case) -> ImplicitNonlinearDiffusion:
@@ -221,12 +260,12 @@ def _gradient_of_bound(model: ImplicitNonlinearDiffusion, case: Case) -> Iterato
 
 
 @torch.no_grad()
-def _in_float32(model: ImplicitNonlinearDiffusion, case: Case) -> Iterator[str]:
+def _in_float32(model: ImplicitNonlinearDiffusion, shape: tuple[int, int, int], eps: float) -> Iterator[str]:
     """Trainings have latents in float32, and times in float64."""
-    at = points(model.path, case.shape, case.eps)
-    expected = all_numbers(at, case.eps)
+    at = points(model.path, shape, eps)
+    expected = all_numbers(at, eps)
     path = model.float().path
-    found = all_numbers(Points(path, at.x.float(), at.noise.float(), at.prediction.float(), at.t), case.eps)
+    found = all_numbers(Points(path, at.x.float(), at.noise.float(), at.prediction.float(), at.t), eps)
     for name in ("perturb", "reverse_step, mean"):
         if found[name].dtype is not torch.float32:
             yield f"{name}: found {found[name].dtype} for a latent in torch.float32, expected torch.float32"

@@ -123,12 +123,15 @@ def _notes(about: Mapping[str, Any]) -> list[str]:
         f"The nonce is `{about['nonce']}`." if about["nonce"] else "Without a nonce, this is a claim of its author."
     )
     made = about["made"]
+    # The earlier format has other seeds, and counted a tenth of the steps.
+    earlier = about["format"] == "indm-entry-1"
+    seconds = "so compare the seconds, too." if earlier else "so compare the seconds, too, which include the counting."
     return [
-        f"The {len(about['seeds'])} seeds follow from the syntax tree of entry.py and from the track.",
+        f"The {len(about['seeds'])} seeds follow from the {'syntax tree' if earlier else 'bytes'} of entry.py and from the track.",
         status,
         "",
         "All models have trained for the same number of operations. Only matmuls and convolutions count as operations,",
-        "so compare the seconds, too.",
+        seconds,
         "",
         f"Made with torch {made['torch']} on",
         f"{made['machine']}.",

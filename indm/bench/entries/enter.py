@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from indm.bench.entries.entry import Entry, Rates, check_contract, read_entry
+from indm.bench.entries.entry import Entry, Rates, read_entry
 from indm.bench.entries.folder import (
     ABOUT,
     FORMAT,
@@ -34,8 +34,9 @@ from indm.bench.entries.folder import (
 from indm.bench.entries.records import RECORDS, current_record
 from indm.bench.entries.tasks import Task, tasks_of
 from indm.bench.entries.tracks import LoadedTrack
-from indm.bench.entries.training import Competitor, Cost, Job, Trained, cost, run_jobs
+from indm.bench.entries.training import Competitor, Cost, Job, Trained, costs, run_jobs
 from indm.bench.pipeline.code import sources
+from indm.bench.pipeline.stamps import job_stamp
 from indm.errors import ArtifactError, ParamsError
 from indm.report.entries import DDPMPP, ENTRY, RECORD, chosen_decoders, column
 from indm.store.provenance import COMPUTING, provenance, restrictions, version
@@ -82,44 +83,62 @@ def enter(
         return _write(folder, target, entry, record)
 
 
-def unfinished(entry: Entry, track: LoadedTrack, record: Entry | None, nonce: str) -> Work:
+def unfinished(entry: Entry, track: LoadedTrack, record: Entry | None, nonce: str, rule: str = FORMAT) -> Work:
     """Return where the finished trainings of a comparison wait, by everything on which they depend."""
-    code = sources().stamp("indm.bench.entries.training")
-    files = [hashlib.sha256(each.source).hexdigest() if each else None for each in (entry, record)]
-    known = [track.sha256, files, nonce, code, [version(package) for package in COMPUTING], restrictions()]
+    code = code_of(track, entry, record)
+    files = [each.sha256 if each else None for each in (entry, record)]
+    known = [rule, track.sha256, files, nonce, code, [version(package) for package in COMPUTING], restrictions()]
     key = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     return Work(WORK / key[:16], key, code)
 
 
-def compare(entry: Entry, track: LoadedTrack, record: Entry | None, nonce: str, cores: int, scratch: Scratch) -> Folder:
-    """Train all models, and return what was found as a folder that is not written yet; see :func:`enter`."""
+def code_of(track: LoadedTrack, entry: Entry, record: Entry | None) -> str:
+    """Hash the code of a comparison: trainings of entries, what entries import, and a suite's jobs on the track's run."""
+    imported = [name for each in (entry, record) if each for name in each.modules]
+    run = track.content.run
+    of_run = {"prepare": track.suite.runs[run].dataset, "train": run, "nll": run}
+    jobs = [job_stamp(track.suite, stage, subject) for stage, subject in of_run.items()]
+    own = sources().stamp("indm.bench.entries.training", "indm.process", *imported)
+    return hashlib.sha256(json.dumps([own, jobs]).encode()).hexdigest()
+
+
+def compare(
+    entry: Entry,
+    track: LoadedTrack,
+    record: Entry | None,
+    nonce: str,
+    cores: int,
+    scratch: Scratch,
+    rule: str = FORMAT,
+) -> Folder:
+    """Train all models, and return what was found as a folder that is not written yet; see :func:`enter`.
+
+    Seeds follow from the file by a ``rule``, which is the format of a folder that is verified.
+    """
     start = time.perf_counter()
     models, tasks = _models(entry, track, record), tasks_of(track)
-    for one in models:
-        if one.path is not None:
-            check_contract(one.path, tasks[0].shape)
-    costs = {one.name: cost(track, one) for one in models}
-    budget = track.params.steps * costs[DDPMPP].step
-    steps = {name: steps_for(budget, found.build, found.step) for name, found in costs.items()}
-    seeds = entry.seeds(track, nonce)
+    found = costs(track, models, cores)
+    budget = track.params.steps * found[DDPMPP].step
+    steps = {name: steps_for(budget, cost.build, cost.step) for name, cost in found.items()}
+    seeds = entry.seeds(track, nonce, rule)
     trained = run_jobs(_jobs(models, tasks, track, seeds, steps), cores, scratch)
     runs = rounded(_runs(trained))
     decoders = chosen_decoders(runs)
     about = About(
-        format=FORMAT,
+        format=rule,  # type: ignore[arg-type]
         label=entry.label,
-        sha256=entry.sha256,
+        sha256=entry.hash_by(rule),
         track=track.name,
         version=track.content.version,
         track_sha256=track.sha256,
-        record_sha256=record.sha256 if record else None,
+        record_sha256=record.hash_by(rule) if record else None,
         nonce=nonce,
         seeds=seeds,
         smallest=track.content.smallest,
         images=track.content.densities is None,
         budget=budget,
-        models={one.name: _stated(one, costs[one.name], steps[one.name], decoders, trained) for one in models},
-        made=_made(time.perf_counter() - start + scratch.earlier, cores),
+        models={one.name: _stated(one, found[one.name], steps[one.name], decoders, trained) for one in models},
+        made=_made(time.perf_counter() - start + scratch.earlier, cores, code_of(track, entry, record)),
     )
     return Folder(Path(), about, runs, rounded(_numbers(trained, decoders)), rounded(_losses(trained)))
 
@@ -128,11 +147,11 @@ def _models(entry: Entry, track: LoadedTrack, record: Entry | None) -> list[Comp
     """List the models of a comparison: the entry, DDPM++, and the record if there is one."""
     plain = Rates(lr=track.params.lr, flow_lr=track.params.flow_lr)
     found = [
-        Competitor(ENTRY, entry.label, entry.path, entry.rates_on(track)),
+        Competitor(ENTRY, entry.label, entry, entry.rates_on(track)),
         Competitor(DDPMPP, "DDPM++", None, plain),
     ]
     if record is not None:
-        found.append(Competitor(RECORD, record.label, record.path, record.rates_on(track)))
+        found.append(Competitor(RECORD, record.label, record, record.rates_on(track)))
     return found
 
 
@@ -163,7 +182,7 @@ def _stated(one: Competitor, found: Cost, steps: int, decoders: Mapping[str, str
     )
 
 
-def _made(seconds: float, cores: int) -> Made:
+def _made(seconds: float, cores: int, code: str) -> Made:
     """State where and how fast a folder was made."""
     found = provenance(seconds, 1)
     return Made(
@@ -172,6 +191,7 @@ def _made(seconds: float, cores: int) -> Made:
         torch=found["versions"]["torch"],
         cores=cores,
         seconds=found["seconds"],
+        code=code,
     )
 
 

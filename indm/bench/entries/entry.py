@@ -1,4 +1,4 @@
-"""An entry: one Python file with a map or a forward process, its name and its rates; and the seeds that follow from it."""
+"""An entry: one Python file with a map or a forward process, its name and its rates; and the seeds that follow from its bytes."""
 
 import ast
 import hashlib
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, ValidationError
 
 from indm.bench.pipeline.code import Sources
-from indm.errors import ArtifactError, IndmError, ParamsError
+from indm.errors import ArtifactError, ParamsError
 from indm.fields import Rate
 from indm.seeding import derive_seed
 from indm.strict_yaml import Strict
 
 if TYPE_CHECKING:
     from indm.bench.entries.tracks import LoadedTrack
+    from indm.diffusion.contract import Member
     from indm.diffusion.model import ImplicitNonlinearDiffusion
     from indm.flows.base import Flow
 
@@ -24,6 +25,17 @@ DDPMPP = "ddpmpp"
 # Shown in tables, and the upper end of seeds, so that they fit into nine digits.
 SEEDS = 10**9
 EXPECTED = "an entry's .py file, as in docs/extending/entry.md"
+# The formats of an entry's folder, by which its seeds follow from the file. The earlier rule counted the syntax tree without
+# annotations and constants such as STYLE, and the names of imported modules, so that a file could change under its hash.
+RULE, EARLIER_RULE = "indm-entry-2", "indm-entry-1"
+# The only files that may have seeds by the earlier rule, by the SHA-256 of their bytes: those that were trained under it.
+EARLIER = {
+    "af48e299a84ba1665383d31be7cc15334e6a44c34c6ec01092e6fd6e91f8c2fb": "curve-filter",
+    "25543336d42e906b7702488dade8d06feb696323c9b6f63ef73649318f5a0238": "filter",
+    "b2ad876e128f17e7122e5e43f489b9b5928b86035f2d4f98cbea45a9acc95632": "residual-flow",
+    "7a8ab57a410939033fc094956d0b811e72238c24d6743c68e000c9f2832e937e": "rotation",
+    "42d32ce4bdeb8f6318e757ed1bbce336eccee1eb9a8d838e800ab5984dbd4add": "scale",
+}
 
 
 class Rates(Strict):
@@ -49,15 +61,41 @@ class Entry:
         source: its content.
         label: its name.
         rates: its rates on each track.
-        sha256: the hash of its syntax tree and of the names of the modules that it imports, from which its seeds follow. It does
-            not count comments, docstrings, layout, messages of errors, annotations and the name.
     """
 
     path: Path
     source: bytes
     label: str
     rates: Mapping[str, Rates]
-    sha256: str
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file, from which its seeds follow: code can read all of it, comments and its name included."""
+        return hashlib.sha256(self.source).hexdigest()
+
+    @property
+    def tree_sha256(self) -> str:
+        """The hash by the rule of :data:`EARLIER`."""
+        stamp = Sources({"entry/registered/entry.py": self.source}).stamp("entry.registered.entry")
+        tree = ast.parse(self.source)
+        modules = sorted({str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)})
+        return hashlib.sha256("\n".join([stamp, *modules]).encode()).hexdigest()
+
+    @property
+    def modules(self) -> list[str]:
+        """What it imports from this package by ``from`` and ``import``, by its full name."""
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(self.source)):
+            match node:
+                case ast.ImportFrom(module=str(module), names=names):
+                    found |= {f"{module}.{alias.name}" for alias in names}
+                case ast.Import(names=names):
+                    found |= {alias.name for alias in names}
+        return sorted(name for name in found if name.split(".")[0] == "indm")
+
+    def hash_by(self, rule: str) -> str:
+        """Return its hash by the rule of a folder's format."""
+        return self.tree_sha256 if rule == EARLIER_RULE else self.sha256
 
     def rates_on(self, track: "LoadedTrack") -> Rates:
         """Return the rates on a track.
@@ -71,10 +109,10 @@ class Entry:
             )
         return self.rates[track.name]
 
-    def seeds(self, track: "LoadedTrack", nonce: str) -> list[int]:
+    def seeds(self, track: "LoadedTrack", nonce: str, rule: str = RULE) -> list[int]:
         """Derive the seeds of the trainings, which are those of all models that are compared with the entry."""
-        count = track.content.seeds
-        return [derive_seed("entry", self.sha256, track.sha256, nonce, number) % SEEDS for number in range(count)]
+        count, sha256 = track.content.seeds, self.hash_by(rule)
+        return [derive_seed("entry", sha256, track.sha256, nonce, number) % SEEDS for number in range(count)]
 
 
 def read_entry(path: Path) -> Entry:
@@ -88,13 +126,10 @@ def read_entry(path: Path) -> Entry:
     source = path.read_bytes()
     try:
         tree = ast.parse(source)
-        stamp = Sources({"entry/registered/entry.py": source}).stamp("entry.registered.entry")
-    except (SyntaxError, ValueError, IndmError) as error:
+    except (SyntaxError, ValueError) as error:
         raise ArtifactError(f"{path}: found {' '.join(str(error).split())}, expected {EXPECTED}") from None
-    modules = sorted({str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)})
     literals = _literals(tree, path)
-    sha256 = hashlib.sha256("\n".join([stamp, *modules]).encode()).hexdigest()
-    return Entry(path, source, literals.LABEL, literals.RATES, sha256)
+    return Entry(path, source, literals.LABEL, literals.RATES)
 
 
 def _literals(tree: ast.Module, path: Path) -> Literals:
@@ -136,54 +171,55 @@ def without_map(spec: Mapping[str, Any]) -> "ImplicitNonlinearDiffusion":
     return build_model(spec)
 
 
-def maker(path: Path) -> Maker:
-    """Import an entry, and return what builds its model.
+def maker(path: Path, source: bytes) -> Maker:
+    """Import an entry, whose file had this content when it was read, and return what builds its model.
 
     Raises:
         ArtifactError: if it cannot be imported, or defines neither a map nor a forward process.
     """
-    # Imported here, because they import torch.
-    from indm.diffusion.contract import member
+    # Imported here, because it imports torch.
     from indm.diffusion.model import build_model
 
-    if (flow := _flow(path)) is None:
-        return member(str(path)).family
+    found = _imported(path, source)
+    if not isinstance(found, type):
+        return found.family
 
     def made(spec: Mapping[str, Any]) -> "ImplicitNonlinearDiffusion":
         model = build_model(spec)
-        model.flow = flow(*spec["shape"][:2])
+        model.flow = found(*spec["shape"][:2])
         return model
 
     return made
 
 
-def check_contract(path: Path, shape: tuple[int, int, int]) -> None:
+def check_contract(path: Path, source: bytes, shape: tuple[int, int, int]) -> None:
     """Check the contract of an entry's map or forward process.
 
     Arguments:
         path: the file.
+        source: its content.
         shape: (C, S, S) of an image of the track.
 
     Raises:
         ArtifactError: if it breaks the contract, with the first thing that was found; one line.
     """
-    from indm.diffusion.contract import check_family, member
+    from indm.diffusion.contract import check_family
     from indm.flows.contract import check_flow
 
-    flow = _flow(path)
-    found = check_family(member(str(path))) if flow is None else check_flow(flow, shape)
+    made = _imported(path, source)
+    found = check_flow(made, shape) if isinstance(made, type) else check_family(made)
     if found:
         raise ArtifactError(f"{path}: breaks the contract: {found[0]}")
 
 
-def _flow(path: Path) -> "type[Flow] | None":
-    """Import an entry, and return its map; None if it has a forward process instead."""
-    from indm.diffusion.contract import imported
+def _imported(path: Path, source: bytes) -> "type[Flow] | Member":
+    """Import an entry, and return its map or its forward process."""
+    from indm.diffusion.contract import imported, member_of
     from indm.flows.base import Flow
 
-    module = imported(str(path), EXPECTED)
+    module = imported(str(path), source)
     if hasattr(module, "FAMILY"):
-        return None
+        return member_of(module, str(path))
     flow = getattr(module, "FLOW", None)
     if not isinstance(flow, type) or not issubclass(flow, Flow):
         raise ArtifactError(f"{path}: found neither FLOW, a class derived from Flow, nor FAMILY; expected {EXPECTED}")

@@ -16,7 +16,8 @@ from indm.report.entries import DDPMPP, ENTRY, RECORD, chosen_decoders, column, 
 from indm.store.files import TABLE_FORMAT
 from indm.strict_yaml import Strict, read_valid
 
-FORMAT: Final = "indm-entry-1"
+# The earlier format has other seeds; see EARLIER in the module entry.
+FORMAT: Final = "indm-entry-2"
 SOURCE, RECORD_SOURCE = "entry.py", "record.py"
 ABOUT, RUNS, NUMBERS = "entry.json", "runs.csv", "numbers.csv"
 LOSSES, VERDICTS, PAGE = "losses.csv", "verdicts.csv", "README.md"
@@ -51,12 +52,13 @@ class Made(Strict):
     torch: Plain
     cores: Count
     seconds: float
+    code: Hash | None = Field(default=None, description="hash of the code that trained; null in the earlier format")
 
 
 class About(Strict):
     """The content of ``entry.json``."""
 
-    format: Literal["indm-entry-1"]
+    format: Literal["indm-entry-1", "indm-entry-2"] = Field(description="the rule of the seeds, too")
     label: Plain
     sha256: Hash
     track: str

@@ -41,21 +41,27 @@ def _confirmed(folder: Path) -> Folder | None:
     if not (folder / CONFIRMED / "entry.json").is_file():
         return None
     claim, found = read_folder(folder), read_folder(folder / CONFIRMED)
-    same = (found.about.sha256, found.about.track_sha256) == (claim.about.sha256, claim.about.track_sha256)
+    # Compared by their bytes, because a hash of the earlier format does not count everything.
+    same = len({(each.path / SOURCE).read_bytes() for each in (claim, found)}) == 1
+    same = same and found.about.track_sha256 == claim.about.track_sha256
     return found if same and found.about.nonce else None
 
 
 def record_of(found: list[Accepted]) -> Accepted | None:
     """Find the record: from DDPM++ on, the confirmed entry that was better than the record of its time by most, and so on."""
-    record: Accepted | None = None
-    while better := [each for each in found if _beats(each, record)]:
+    record, left = None, list(found)
+    while better := [each for each in left if _beats(each, record)]:
         record = max(better, key=_effect)
+        left.remove(record)
     return record
 
 
 def _beats(each: Accepted, record: Accepted | None) -> bool:
-    expected = record.claim.about.sha256 if record else None
-    if each.confirmed is None or each.confirmed.about.record_sha256 != expected:
+    if each.confirmed is None:
+        return False
+    about = each.confirmed.about
+    expected = read_entry(record.claim.path / SOURCE).hash_by(about.format) if record else None
+    if about.record_sha256 != expected:
         return False
     return bool(_row(each)["verdict"] == BETTER)
 

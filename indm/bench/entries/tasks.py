@@ -22,7 +22,6 @@ from indm.diffusion.fixed_decoder import with_fixed
 from indm.diffusion.likelihood import four_numbers
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError, DivergenceError
-from indm.flows.contract import affordable
 from indm.registry import DATASETS
 from indm.seeding import derive_seed
 from indm.training.batches import Batch, Draws, step_batch
@@ -51,8 +50,8 @@ class Task(Protocol):
     def fitted(self) -> Iterable[Tensor]:
         """Pass over the training images in model space, for maps that are fitted to them."""
 
-    def checked(self, model: ImplicitNonlinearDiffusion, seed: int) -> Tensor:
-        """Return images in model space, float64, (N, C, S, S), at which a trained map is checked."""
+    def read(self) -> None:
+        """Read the data, after which no file is read any more."""
 
     def measure(self, model: ImplicitNonlinearDiffusion, seed: int) -> pd.DataFrame:
         """Measure a trained model; the columns are :data:`MEASURED`."""
@@ -101,12 +100,9 @@ class Images:
         seed = derive_seed(self.name, "fixed map")
         return dequantised(self.images["train"], self.dataset.levels, self.params.centered, seed, CPU)
 
-    def checked(self, model: ImplicitNonlinearDiffusion, seed: int) -> Tensor:
-        """Return dequantised test images, the first ones."""
-        draws = derive_seed(self.name, seed, "checked")
-        first = self.images["test"][: affordable(self.shape)]
-        images = [*dequantised(first, self.dataset.levels, self.params.centered, draws, CPU)]
-        return torch.cat(images).double()
+    def read(self) -> None:
+        """Read the images."""
+        assert self.images
 
     def measure(self, model: ImplicitNonlinearDiffusion, seed: int) -> pd.DataFrame:
         """Measure the bound of validation and test images, in bits/dim."""
@@ -163,9 +159,8 @@ class Points:
         """Pass over no points, because there are new ones in every step."""
         return iter(())
 
-    def checked(self, model: ImplicitNonlinearDiffusion, seed: int) -> Tensor:
-        """Return the points at which the bound is measured."""
-        return self._points(seed, self.params.points, self._draws(seed, "test"))
+    def read(self) -> None:
+        """Read nothing, because points are drawn."""
 
     def measure(self, model: ImplicitNonlinearDiffusion, seed: int) -> pd.DataFrame:
         """Measure how far the mean bound is above the truth, in bits/dim."""

@@ -1,30 +1,28 @@
 """The trainings of the models of a comparison, whose operations are counted before and while they train."""
 
-import multiprocessing
-import random
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
 
-from indm.bench.entries.entry import Maker, Rates, maker, without_map
+from indm.bench.entries.apart import Work, apart, one_apart
+from indm.bench.entries.entry import Entry, Maker, Rates, check_contract, maker, without_map
 from indm.bench.entries.tasks import Task, tasks_of
 from indm.bench.entries.tracks import LoadedTrack, load_track
 
 # Private, because an edit of modules that stages use would run all their jobs again.
 from indm.bench.models.begin import _FlopCounter, step_flops
 from indm.bench.models.spec import _shared, build_plan, model_spec
+from indm.diffusion.contract import check_trained
 from indm.errors import ArtifactError, DivergenceError, IndmError
-from indm.flows.contract import check_map
-from indm.process import set_environment, set_up
+from indm.flows.contract import Call, check_calls
 from indm.progress import bar, say
 from indm.seeding import derive_seed
 from indm.store.scratch import Scratch
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
 
 # The first steps whose losses are kept, and trained again by ``indm verify``.
 FIRST = 100
-# The share of steps whose operations are counted, but at least so many, because counting takes as long as the step.
-COUNTED, LEAST = 0.1, 10
 # How much more than the count before the training their mean may be, because series have random lengths.
 MORE = 0.1
 
@@ -49,19 +45,19 @@ class Competitor:
     Arguments:
         name: its role: ``entry``, ``ddpmpp`` or ``record``.
         label: its name for readers.
-        path: the entry's file; None for DDPM++.
+        entry: the entry as it was read, which does not change when somebody edits its file; None for DDPM++.
         rates: its rates.
     """
 
     name: str
     label: str
-    path: Path | None
+    entry: Entry | None
     rates: Rates
 
     @property
     def make(self) -> Maker:
-        """What builds its model."""
-        return without_map if self.path is None else maker(self.path)
+        """What builds its model; an entry is imported."""
+        return without_map if self.entry is None else maker(self.entry.path, self.entry.source)
 
 
 @dataclass(frozen=True)
@@ -118,8 +114,14 @@ def _loaded(track: Path) -> tuple[LoadedTrack, list[Task]]:
     return loaded, tasks_of(loaded)
 
 
+def _prepare(track: Path) -> None:
+    """Read what trainings need, before their process is sealed."""
+    for task in _loaded(track)[1]:
+        task.read()
+
+
 def run_jobs(jobs: list[Job], cores: int, scratch: Scratch) -> list[Trained]:
-    """Train on some cores, a process each; numbers do not depend on how many.
+    """Train on some cores, each model in a process of its own; numbers do not depend on how many.
 
     Arguments:
         jobs: the trainings.
@@ -132,26 +134,41 @@ def run_jobs(jobs: list[Job], cores: int, scratch: Scratch) -> list[Trained]:
     """
     missing = [job for job in jobs if not scratch.path(job.name).is_file()]
     start, done = time.monotonic(), len(jobs) - len(missing)
-    for number, trained in enumerate(_each(missing, cores), 1):
+    trainings = [_work(job.name, job.track, job.one, partial(run_job, job)) for job in missing]
+    for number, (_, trained) in enumerate(apart(trainings, cores), 1):
         _save(scratch, trained)
         left = (time.monotonic() - start) / number * (len(missing) - number)
         say(f"{trained.job.name}: {done + number} of {len(jobs)} trainings, about {left / 60:.0f} min left")
     return [_load(scratch, job) for job in jobs]
 
 
-def _each(jobs: list[Job], cores: int) -> Iterator[Trained]:
-    """Run trainings, and yield each when it is finished."""
-    if cores == 1:
-        yield from map(run_job, jobs)
-        return
-    set_environment(1)
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), set_up, ("cpu", 1)) as pool:
-        running = [pool.submit(run_job, job) for job in jobs]
-        try:
-            for each in as_completed(running):
-                yield each.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+def run_alone(job: Job) -> Trained:
+    """Run a training in a process of its own; see :func:`run_jobs`."""
+    found = one_apart(_work(job.name, job.track, job.one, partial(run_job, job)))
+    assert isinstance(found, Trained)
+    return found
+
+
+def costs(track: LoadedTrack, models: list[Competitor], cores: int = 1) -> dict[str, "Cost"]:
+    """Check the contract of each model of a comparison, and count its operations, each in a process of its own.
+
+    Raises:
+        ArtifactError: if an entry breaks the contract, or its code raises an exception.
+    """
+    work = [_work(one.name, track.file, one, partial(_checked_cost, track.file, one)) for one in models]
+    found = dict(apart(work, cores))
+    return {one.name: found[number] for number, one in enumerate(models)}
+
+
+def _work(name: str, track: Path, one: Competitor, function: Any) -> Work:
+    return Work(name, partial(_prepare, track), one.entry.path if one.entry else None, function)
+
+
+def _checked_cost(track: Path, one: Competitor) -> "Cost":
+    loaded, tasks = _loaded(track)
+    if one.entry is not None:
+        check_contract(one.entry.path, one.entry.source, tasks[0].shape)
+    return cost(loaded, one)
 
 
 def _save(scratch: Scratch, trained: Trained) -> None:
@@ -180,10 +197,31 @@ def run_job(job: Job) -> Trained:
         losses, seconds = _steps(track, trainer, job, task)
         if job.until < job.steps:
             return Trained(job, losses, seconds, None)
-        model = _averaged(trainer)
-        if broken := next(check_map(deepcopy(model.flow).double(), task.checked(model, job.seed)), None):
-            raise ArtifactError(f"after its training, it breaks the contract: {broken}")
-        return Trained(job, losses, seconds, task.measure(model, job.seed))
+        return Trained(job, losses, seconds, _measured(_averaged(trainer), task, job.seed))
+
+
+def _measured(model: "ImplicitNonlinearDiffusion", task: Task, seed: int) -> pd.DataFrame:
+    """Measure a trained model, and check its map where it was measured, and its forward process.
+
+    Raises:
+        ArtifactError: if they break the contract.
+    """
+    flow, calls = deepcopy(model.flow).double(), list[Call]()
+
+    def keep(flow: Any, given: tuple[Any, ...], named: dict[str, Any], returned: tuple[Any, Any]) -> None:
+        method = named["log_det"] if "log_det" in named else given[1]
+        if method != "none":
+            z, log_det = returned
+            calls.append(Call(given[0].clone(), z.clone(), log_det.clone(), method))
+
+    forward_process = check_trained(model)
+    with model.flow.register_forward_hook(keep, with_kwargs=True):
+        table = task.measure(model, seed)
+    if not calls:
+        raise ArtifactError("found no call of its map while its bound was measured, expected one for each batch")
+    if broken := next(check_calls(flow, calls), None) or next(iter(forward_process), None):
+        raise ArtifactError(f"after its training, it breaks the contract: {broken}")
+    return table
 
 
 def cost(track: LoadedTrack, one: Competitor) -> Cost:
@@ -199,14 +237,36 @@ def cost(track: LoadedTrack, one: Competitor) -> Cost:
 
 
 def _begin(track: LoadedTrack, one: Competitor, task: Task, seed: int, steps: int) -> tuple[Trainer, int]:
-    """Build a model; return its trainer, and the operations that this took."""
-    torch.manual_seed(derive_seed(task.name, seed, "train", "initialisation"))
+    """Build a model; return its trainer, and the operations that this took.
+
+    Raises:
+        ArtifactError: if its score network does not begin as DDPM++'s does with this seed.
+    """
+    # An entry is imported first, because its file may seed torch.
+    make, draws = one.make, derive_seed(task.name, seed, "train", "initialisation")
     spec = model_spec(track.suite, track.content.run, list(task.shape))
+    torch.manual_seed(draws)
+    plain = without_map(spec).noise.state_dict()
+    torch.manual_seed(draws)
     with _FlopCounter() as counter:
-        model = one.make(spec)
+        model = make(spec)
         model.flow.fit(task.fitted)
+    _check_begins_alike(model.noise.state_dict(), plain)
     shared: dict[str, Any] = _shared(_params(track, steps), Optimisation) | one.rates.model_dump()
     return Trainer(model, Optimisation(objective="nll", **shared)), counter.total
+
+
+def _check_begins_alike(found: dict[str, torch.Tensor], plain: dict[str, torch.Tensor]) -> None:
+    """Refuse a score network that does not begin as DDPM++'s does with the same seed: pairs would not be pairs.
+
+    Raises:
+        ArtifactError: if their weights have other names or values.
+    """
+    if found.keys() != plain.keys() or not all(torch.equal(found[name], plain[name]) for name in plain):
+        raise ArtifactError(
+            "found a score network that begins otherwise than DDPM++'s with this seed, expected the same weights; do not seed "
+            "torch, and leave the network as the track has it"
+        )
 
 
 def _params(track: LoadedTrack, steps: int) -> "TrainParams":
@@ -217,38 +277,22 @@ def _steps(track: LoadedTrack, trainer: Trainer, job: Job, task: Task) -> tuple[
     """Take the steps of a training; return the losses of the first ones, and the mean time of a step in seconds."""
     plan, start = build_plan(_params(track, job.steps)), time.perf_counter()
     losses, counts = [], []
-    expected, counted = step_flops(trainer, task.batch(job.seed, 0)), _counted(job.until)
+    expected = step_flops(trainer, task.batch(job.seed, 0))
     for step in bar(job.name)(range(job.until)):
         draws = task.batch(job.seed, step)
         # Maps draw from torch's generator where they are not given one.
-        torch.manual_seed(derive_seed(task.name, job.seed, "train", "dropout", step))
-        with _FlopCounter() if step in counted else _Uncounted() as counter, _named(step):
+        seed = derive_seed(task.name, job.seed, "train", "dropout", step)
+        torch.manual_seed(seed)
+        # All steps are counted, because a step can see whether it is.
+        with _FlopCounter() as counter, _named(step):
             losses.append(trainer.step(draws, plan.learning_rate(step))["flow_loss"])
-        if step in counted:
-            counts.append(counter.total)
+        counts.append(counter.total)
+        if torch.initial_seed() != seed:
+            raise ArtifactError(
+                f"found that step {step} seeds torch, expected the seeds of the training; take this out"
+            )
     _check_count(counts, expected)
     return losses[:FIRST], (time.perf_counter() - start) / job.until
-
-
-def _counted(steps: int) -> set[int]:
-    """Choose the steps whose operations are counted.
-
-    Not from a seed, so that no file can know them. No number in the results depends on them.
-    """
-    count = min(steps, max(LEAST, round(COUNTED * steps)))
-    return set(random.SystemRandom().sample(range(steps), count))
-
-
-class _Uncounted:
-    """A step without a counter, which takes half as long."""
-
-    total = 0
-
-    def __enter__(self) -> "_Uncounted":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from indm.bench.entries.entry import Entry, Rates, read_entry
+from indm.bench.entries.entry import EARLIER, EARLIER_RULE, Entry, Rates, read_entry
 from indm.bench.entries.folder import (
     LOSSES,
     NUMBERS,
@@ -26,6 +26,7 @@ from indm.bench.entries.folder import (
 from indm.bench.entries.records import RECORDS, current_record
 from indm.bench.entries.tracks import LoadedTrack
 from indm.errors import ArtifactError
+from indm.report.chance import BEYOND, MISSING, OTHER, counts, distances
 from indm.report.entries import DDPMPP, ENTRY, RECORD, column
 from indm.store.scratch import open_scratch
 
@@ -108,12 +109,16 @@ def _sources(folder: Folder) -> dict[str, Entry]:
 def _of_source(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) -> Finding:
     """The seeds follow from the file, the track and the nonce."""
     about, entry = folder.about, sources[ENTRY]
+    rule = about.format
+    if rule == EARLIER_RULE and (later := [each.path.name for each in sources.values() if each.sha256 not in EARLIER]):
+        words = f"its seeds do not count all of {' and '.join(later)}, and only files that were trained under it may have it"
+        return Finding(FAILED, f"format {rule}: {words}; enter the file again")
     expected = about.model_copy(
         update={
-            "sha256": entry.sha256,
-            "seeds": entry.seeds(track, about.nonce),
+            "sha256": entry.hash_by(rule),
+            "seeds": entry.seeds(track, about.nonce, rule),
             "label": entry.label,
-            "record_sha256": sources[RECORD].sha256 if RECORD in sources else None,
+            "record_sha256": sources[RECORD].hash_by(rule) if RECORD in sources else None,
             "smallest": track.content.smallest,
             "images": track.content.densities is None,
         }
@@ -165,9 +170,10 @@ def _of_record(folder: Folder, track: LoadedTrack, records: Path) -> Finding:
     """The record against which the entry was judged is the one of this checkout, which may have changed since."""
     record, stated = current_record(track, records), folder.about.record_sha256
     name = record.label if record else "DDPM++"
-    if stated == (record.sha256 if record else None):
+    rule = folder.about.format
+    if stated == (record.hash_by(rule) if record else None):
         return Finding(OK, f"the record is {name}, as when it was entered")
-    own = record is not None and record.sha256 == folder.about.sha256
+    own = record is not None and record.hash_by(rule) == folder.about.sha256
     return (
         Finding(OK, "it is the record itself")
         if own
@@ -179,20 +185,15 @@ def _of_code(
     folder: Folder, track: LoadedTrack, sources: dict[str, Entry], full: bool, cores: int
 ) -> Iterator[Finding]:
     """Run the entry: its contract, its operations, and the first steps of a training, or all trainings."""
-    from indm.bench.entries.entry import check_contract
-    from indm.bench.entries.tasks import tasks_of
-    from indm.bench.entries.training import cost
+    from indm.bench.entries.training import costs
 
-    shape = tasks_of(track)[0].shape
-    for entry in sources.values():
-        check_contract(entry.path, shape)
-    yield Finding(OK, "the contract holds")
     models = folder.about.models
-    for one in _competitors(folder, track, sources):
-        stated, found = (models[one.name].build_flops, models[one.name].step_flops), cost(track, one)
-        if found != stated:
+    found = costs(track, _competitors(folder, track, sources), cores)
+    yield Finding(OK, "the contract holds")
+    for name, cost in found.items():
+        if cost != (stated := (models[name].build_flops, models[name].step_flops)):
             yield Finding(
-                FAILED, f"{one.name}: found {tuple(found)} operations to build it and for a step, stated are {stated}"
+                FAILED, f"{name}: found {tuple(cost)} operations to build it and for a step, stated are {stated}"
             )
             return
     yield Finding(OK, f"operations of a step of {len(models)} models")
@@ -205,20 +206,20 @@ def _competitors(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) 
     found = []
     for model, stated in folder.about.models.items():
         source = sources.get(model)
-        found.append(Competitor(model, stated.label, source.path if source else None, _rates(track, source)))
+        found.append(Competitor(model, stated.label, source, _rates(track, source)))
     return found
 
 
 def _first_again(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) -> Iterator[Finding]:
     """Train the first steps of one training again, which no author can know beforehand."""
     from indm.bench.entries.tasks import tasks_of
-    from indm.bench.entries.training import Job, run_job
+    from indm.bench.entries.training import Job, run_alone
 
     chance = random.SystemRandom()
     one = chance.choice(_competitors(folder, track, sources))
     number, seed = chance.randrange(len(tasks_of(track))), chance.choice(folder.about.seeds)
     task, steps = tasks_of(track)[number].name, folder.about.models[one.name].steps
-    again = run_job(Job(track.file, one, number, task, seed, steps, min(COMPARED, steps))).losses
+    again = run_alone(Job(track.file, one, number, task, seed, steps, min(COMPARED, steps))).losses
     stated = folder.losses[folder.losses["task"] == task][column(one.name, seed)].dropna().head(COMPARED)
     words = f"the first {len(again)} losses of {one.name} on {task}, seed {seed}"
     if len(stated) != len(again):
@@ -230,24 +231,84 @@ def _first_again(folder: Folder, track: LoadedTrack, sources: dict[str, Entry]) 
 
 
 def _all_again(folder: Folder, track: LoadedTrack, sources: dict[str, Entry], cores: int) -> Iterator[Finding]:
-    """Train everything again, and compare the verdicts."""
+    """Train everything again, and compare the numbers and the verdicts."""
     from indm.bench.entries.enter import compare, unfinished
 
     compared = sources[ENTRY], track, sources.get(RECORD), folder.about.nonce
-    with open_scratch(unfinished(*compared)) as scratch:
-        again = compare(*compared, cores, scratch)
+    rule = folder.about.format
+    with open_scratch(unfinished(*compared, rule)) as scratch:
+        again = compare(*compared, cores, scratch, rule)
     stated, found = folder.verdicts(), again.verdicts()
-    off = _largest_mean_difference(again.numbers, folder.numbers)
     same = list(stated["verdict"]) == list(found["verdict"])
-    words = f"verdicts {', '.join(found['verdict'])}, stated are {', '.join(stated['verdict'])}; bounds of a training differ by"
-    yield Finding(
-        OK if same and np.isfinite(off) else FAILED, f"trained again: {words} up to {off:.2g} bits/dim on average"
-    )
+    words = f"verdicts {', '.join(found['verdict'])}, stated are {', '.join(stated['verdict'])}"
+    yield Finding(OK if same else FAILED, f"trained again: {words}")
+    yield bounds_again(folder, again)
+
+
+def bounds_again(folder: Folder, again: Folder) -> Finding:
+    """Compare the bounds of a folder with those of the same trainings, made again.
+
+    The same code with the same torch on the same machine gives the same table. Otherwise chance has to explain the distances, as
+    ``indm compare`` asks of a suite's numbers.
+    """
+    if (off := _largest_mean_difference(again.numbers, folder.numbers)) == 0:
+        return Finding(OK, f"all bounds in {NUMBERS} are the same")
+    words = f"bounds of a training differ by up to {off:.2g} bits/dim on average"
+    if not np.isfinite(off):
+        return Finding(FAILED, f"{words}, expected the same items and finite bounds")
+    if _made_by(folder) == _made_by(again) and folder.about.made.code:
+        return Finding(FAILED, f"{words}, expected the same, because code, torch and machine are the same")
+    pairs = _pairs(folder, again)
+    pairs = pairs.join(distances(pairs))
+    far, number = pairs[pairs["why"].isin([BEYOND, OTHER, MISSING])], len(pairs)
+    counted = counts(pairs.assign(table=NUMBERS), [NUMBERS])
+    if len(far) or counted["too_many"].any():
+        beyond = (
+            f"{len(far)} of {number} means of trainings, models and differences lie farther apart than chance explains"
+        )
+        first = f", such as {far['row'].iloc[0]}" if len(far) else ""
+        return Finding(FAILED, f"{words}: {beyond}{first}")
+    return Finding(OK, f"{words}, as chance explains by the spread between seeds")
+
+
+def _made_by(folder: Folder) -> tuple[str | None, str, str]:
+    made = folder.about.made
+    return made.code, made.torch, made.machine
+
+
+def _pairs(stated: Folder, again: Folder) -> pd.DataFrame:
+    """List the means of both folders with their errors and degrees of freedom, a row for each; see :func:`distances`."""
+    columns = ["value", "error", "freedom"]
+    both = [pd.DataFrame(_means(folder), columns=["model", "row", *columns]) for folder in (stated, again)]
+    pairs = both[0].merge(both[1], on=["model", "row"], how="outer", suffixes=("_published", "_here"))
+    return pairs.assign(published=pairs["value_published"], here=pairs["value_here"])
+
+
+def _means(folder: Folder) -> Iterator[tuple[str, str, float, float, int]]:
+    """Yield the mean bounds of trainings and models, and of differences from the entry, with their errors over seeds."""
+    seeds = folder.about.seeds
+    of_tasks = {model: _of_tasks(folder, model) for model in folder.about.models}
+    tables = of_tasks | {f"entry and {model}": of_tasks[ENTRY] - of_tasks[model] for model in folder.others}
+    freedom = len(seeds) - 1
+    for model, table in tables.items():
+        for task, row in table.iterrows():
+            values = row.to_numpy(dtype=float)
+            for seed, value in zip(seeds, values, strict=True):
+                yield model, f"{model}, {task}, seed {seed}", float(value), float(values.std(ddof=1)), freedom
+        of_seeds = table.to_numpy(dtype=float).mean(0)
+        error = float(of_seeds.std(ddof=1) / len(of_seeds) ** 0.5)
+        yield model, f"{model}, all tasks and seeds", float(of_seeds.mean()), error, freedom
+
+
+def _of_tasks(folder: Folder, model: str) -> pd.DataFrame:
+    """Return the mean bound of each task, in rows, and seed of a model, in bits/dim."""
+    table = folder.numbers.groupby("task", sort=False)[[column(model, seed) for seed in folder.about.seeds]].mean()
+    return table.set_axis(folder.about.seeds, axis="columns")
 
 
 def _largest_mean_difference(one: pd.DataFrame, other: pd.DataFrame) -> float:
     """Return the largest mean absolute difference of a training's bounds, in bits/dim; infinity for tables of other items."""
     keys = ["task", "item"]
-    if not one[keys].equals(other[keys]):
+    if list(one) != list(other) or not one[keys].equals(other[keys]):
         return float("inf")
     return float((one.drop(columns=keys) - other.drop(columns=keys)).abs().mean().max())
