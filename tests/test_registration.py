@@ -16,6 +16,7 @@ from indm.bench.cli import main
 from indm.bench.register import write_registrations
 from indm.bench.stages.claims import run as grade_claims
 from indm.bench.stages.report import contents
+from indm.bench.suite.borne_out import contradictions
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.expand import expand_suite, suite_files
 from indm.bench.suite.load import claims_sha256, load_suite, suite_sha256
@@ -28,7 +29,7 @@ from indm.report.page.render import render
 from indm.report.registrations import Addition, Registration, Registrations, load_registrations
 from indm.report.results import records
 from indm.report.values import IMAGE_COLUMNS
-from indm.report.verdicts import claims_table
+from indm.report.verdicts import claims_table, without_verdicts
 from indm.store import provenance
 from indm.store.layout import Layout
 from indm.store.provenance import descends
@@ -519,3 +520,121 @@ def test_entries_have_the_seeds_of_their_commits(tmp_path: Path) -> None:
             if "length" in job:
                 found.setdefault(f"{job['density']}-{job['length']}", []).extend(job["seeds"])
         assert {cell: sorted(seeds) for cell, seeds in found.items()} == entry.seeds, suite
+
+
+# What the commit of a registration bears out.
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"suite_sha256": "d" * 64}, "the SHA-256 of the suite at that commit is "),
+        ({"claims_sha256": "d" * 64}, "the SHA-256 of the claims at that commit is "),
+        ({"seeds": {"digits-vp-indm-nll": [1, 2, 3]}}, "it has other seeds of digits-vp-indm-nll"),
+        ({"seeds": {}}, None),
+        ({"note": "Forecast: 0.1, better."}, "its forecast does not stand in commit"),
+    ],
+)
+def test_what_the_commit_of_a_registration_contradicts_is_said(
+    change: dict[str, Any], words: str | None, history: dict[str, str]
+) -> None:
+    """As hashes that were edited by hand after the results, with which the page said that nothing had changed since."""
+    right = entry_of(history["registered"])
+    entry = right.model_copy(update=change)
+    found = contradictions(Registrations(suites={"digits-search": entry}), "digits-search")
+    assert (words is None) == (found == {})
+    hashes = entry.suite_sha256, entry.claims_sha256
+    text = describe_registration("digits-search", entry, *hashes, [history["after"]], contradicted=found)
+    if words is None:
+        assert text.startswith("Registered in commit ")
+    else:
+        assert found[""].startswith(words)
+        assert text.startswith(f"Not registered: params/registrations.yaml names commit {history['registered']}")
+        assert words in text
+
+
+def test_a_suite_that_was_edited_after_its_commit_has_not_its_hash(history: dict[str, str]) -> None:
+    """The hashes of the present suite, which somebody wrote beside the commit of another one."""
+    path = Path(SUITE)
+    path.write_text(path.read_text().replace("trials: 10", "trials: 11"))
+    commit()
+    entry = entry_of(history["registered"])
+    assert contradictions(Registrations(suites={"digits-search": entry}), "digits-search")
+    now = entry_of(git("rev-parse", "HEAD"))
+    assert contradictions(Registrations(suites={"digits-search": now}), "digits-search") == {}
+
+
+def test_an_addition_is_contradicted_by_its_variant(history: dict[str, str]) -> None:
+    added = addition_of(history["registered"]).model_copy(update={"claims_sha256": "d" * 64})
+    registrations = Registrations(suites={"digits-search": entry_of(history["before"])}, added=[added])
+    found = contradictions(registrations, "digits-search")
+    assert [*found] == ["learned-curve"]
+    entry = registrations.suites["digits-search"]
+    hashes = entry.suite_sha256, entry.claims_sha256
+    commits = [history["before"], history["after"]]
+    text = describe_registration("digits-search", entry, *hashes, commits, added=[added], contradicted=found)
+    assert "Added without a registration: learned-curve (named: commit" in text
+
+
+def test_a_commit_outside_the_history_registers_nothing(history: dict[str, str]) -> None:
+    git("checkout", "--quiet", "-b", "aside", history["before"])
+    Path("aside").write_text("aside")
+    aside = commit()
+    git("checkout", "--quiet", "-")
+    entry = entry_of(aside)
+    found = contradictions(Registrations(suites={"digits-search": entry}), "digits-search")
+    assert found == {"": "it is not in the history of the commit that is checked out"}
+
+
+def test_a_forecast_stands_in_git_before_the_runs(history: dict[str, str]) -> None:
+    entry = entry_of(history["registered"]).model_copy(update={"note": "Forecast: 0.1, better."})
+    write_registrations(FILE, Registrations(suites={"digits-search": entry}))
+    first = commit()
+    registrations = load_registrations(FILE)
+    assert contradictions(registrations, "digits-search") == {}
+    hashes = entry.suite_sha256, entry.claims_sha256
+    later = describe_registration("digits-search", entry, *hashes, [first])
+    assert later.startswith("Registered in commit ")
+    # It ran after the commit of the registration, but before the forecast was in git.
+    early = describe_registration("digits-search", entry, *hashes, [history["after"]])
+    assert f"its forecast was committed after the run, which has stages of commit {history['after'][:12]}" in early
+    better = entry.model_copy(update={"note": "Forecast: 0.2, better."})
+    write_registrations(FILE, Registrations(suites={"digits-search": better}))
+    commit()
+    found = contradictions(load_registrations(FILE), "digits-search")
+    assert found == {"": f"its forecast does not stand in commit {first[:12]}, which first had this entry"}
+
+
+def test_no_verdict_rests_on_a_registration_that_is_contradicted(checkout: str) -> None:
+    graded = pd.DataFrame(
+        {"verdict": ["better", "undecided"], "reason": ["by 0.1", "few seeds"], "repeatability": [0.9, None]}
+    )
+    assert without_verdicts(graded, []) is graded
+    found = without_verdicts(graded, ["the SHA-256 of the suite at that commit is aa…, and not bb…"])
+    assert found["verdict"].tolist() == ["undecided", "undecided"]
+    assert found["repeatability"].isna().all()
+    why = "because the commit of the registration contradicts it: the SHA-256 of the suite"
+    assert found["reason"].str.contains(why, regex=False).all()
+
+
+def test_all_registrations_are_borne_out_by_their_commits() -> None:
+    """Those whose schema was another one by the code of their commits."""
+    registrations = load_registrations(REPOSITORY / FILE)
+    if any(provenance.commit_date(entry.commit) is None for entry in registrations.suites.values()):
+        pytest.skip("a checkout without the registered commits")
+    found = {suite: contradictions(registrations, suite) for suite in registrations.suites}
+    assert not any(found.values())
+
+
+def test_an_edited_hash_of_a_real_registration_is_found() -> None:
+    """One that only the code of its commit can make again."""
+    registrations = load_registrations(REPOSITORY / FILE)
+    entry = registrations.suites["digits-seeds"]
+    if provenance.commit_date(entry.commit) is None:
+        pytest.skip("a checkout without the registered commits")
+    edited = entry.model_copy(update={"suite_sha256": "d" * 64})
+    found = contradictions(Registrations(suites={"digits-seeds": edited}), "digits-seeds")
+    assert found == {
+        "": f"the SHA-256 of the suite at that commit is {entry.suite_sha256[:12]}…, and not dddddddddddd…"
+    }

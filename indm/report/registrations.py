@@ -13,6 +13,8 @@ from indm.strict_yaml import Strict, read_valid
 
 # Seeds by cell, and by the name of a known density and length, all of whose models have the same seeds.
 Seeds = Mapping[str, Sequence[int]]
+# A note with this word, in small or capital letters, is a forecast, which has to stand in git before the runs.
+FORECAST = "forecast"
 
 
 def _day(text: str) -> str:

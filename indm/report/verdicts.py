@@ -1,5 +1,6 @@
 """Grade the claims: a row for each comparison, corrected for the number of comparisons that share an error rate."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,18 @@ def claims_table(compared: list[Comparison], suite: str, rows: int, changes: str
     clusters = ["clusters"] if any(one.paired.clustered for one in compared) else []
     counts = ["n", "images", *FAILED, *clusters]
     return pd.DataFrame(table, columns=[*CLAIM_COLUMNS, *clusters]).astype(dict.fromkeys(counts, "Int64"))
+
+
+def without_verdicts(graded: pd.DataFrame, contradictions: Iterable[str]) -> pd.DataFrame:
+    """Withhold all verdicts of a suite whose registration its commit contradicts; what was fixed before the run is then unknown."""
+    if not (words := " and ".join(dict.fromkeys(contradictions))):
+        return graded
+    because = f"because the commit of the registration contradicts it: {words}"
+    reasons = [
+        f"{CHANGED}, {because}" if verdict == UNDECIDED else f"not {verdict!r}, {because}"
+        for verdict in graded["verdict"]
+    ]
+    return graded.assign(verdict=UNDECIDED, reason=reasons, repeatability=np.nan)
 
 
 def differences_table(compared: list[Comparison], suite: str) -> pd.DataFrame:

@@ -169,6 +169,12 @@ def committed(commit: str, file: Path) -> str | None:
     return _git("show", f"{commit}:{file}")
 
 
+def first_with(text: str, file: Path) -> str | None:
+    """Return the first commit in the history of the package's checkout in which a file has a text; ``None`` if git finds none."""
+    found = _git("log", "--format=%H", "--reverse", f"-S{text}", "--", str(file))
+    return found.splitlines()[0] if found else None
+
+
 def computed_on() -> dict[str, str]:
     """Name the machine, with the restrictions of its instructions, and the device on which this process has computed."""
     machine = ", ".join([processor(), f"{os.cpu_count()} CPUs", platform.system(), *restrictions()])

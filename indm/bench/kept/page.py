@@ -10,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from indm.bench.kept.accepted import FILE
+from indm.bench.suite.borne_out import contradictions
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import claims_sha256, suite_sha256
 from indm.bench.suite.registrations import changed_seeds
@@ -116,6 +117,7 @@ def _registration(suite: "Suite", executions: Iterable[Mapping[str, Any]]) -> st
         [execution["commit"] for execution in executions],
         changed_seeds(entry, suite),
         added=registrations.added_to(suite.suite),
+        contradicted=contradictions(registrations, suite.suite),
     )
 
 

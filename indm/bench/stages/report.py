@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indm.bench.pipeline.stages import STAGES
+from indm.bench.suite.borne_out import contradictions
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import claims_sha256, suite_sha256
 from indm.bench.suite.registrations import changed_seeds
@@ -52,4 +53,5 @@ def contents(suite: "Suite") -> Contents:
         registration=registration,
         changed_seeds=changed_seeds(registration, suite),
         added=registrations.added_to(suite.suite),
+        contradicted=contradictions(registrations, suite.suite),
     )

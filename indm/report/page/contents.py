@@ -4,7 +4,7 @@ Files that earlier versions of the suite left in its folders are not on its page
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ class Contents:
     ``stages`` are by subject, which is "" for stages without one; ``runs`` have the keys of ``RUN_KEY``, and ``steps`` and
     ``batch_size``. ``protocol`` are the datasets whose protocol is examined, ``toy2d`` the jobs on known densities, and ``planes``
     names of density and length of the two-dimensional ones. ``sha256`` is of the full suite, as in every ``provenance/``, and
-    ``changed_seeds`` describes how its seeds have changed since its registration.
+    ``changed_seeds`` describes how its seeds have changed since its registration; ``contradicted``, by variant, how its commit
+    contradicts it.
     """
 
     suite: str
@@ -37,6 +38,7 @@ class Contents:
     registration: Registration | None = None
     changed_seeds: str = ""
     added: Sequence[Addition] = ()
+    contradicted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_many_runs(self) -> bool:

@@ -1,15 +1,15 @@
 """Whether suite and claims were fixed before the results were known, as far as git shows."""
 
 import html
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from indm.report.registrations import Addition, Registration
-from indm.store.provenance import commit_date, committed, descends
+from indm.report.registrations import FORECAST, Addition, Registration
+from indm.store.provenance import commit_date, committed, descends, first_with
 from indm.strict_yaml import parse_yaml
 
-CLAIMS = Path("params/claims.yaml")
+CLAIMS, FILE = Path("params/claims.yaml"), Path("params/registrations.yaml")
 # The first word of a description that git confirms.
 REGISTERED = "Registered"
 
@@ -22,6 +22,7 @@ def describe_registration(
     commits: Iterable[str | None],
     seeds: str = "",
     added: Iterable[Addition] = (),
+    contradicted: Mapping[str, str] | None = None,
 ) -> str:
     """Describe the registration of a suite and the claims: its commit, whether it precedes the run, and later changes.
 
@@ -33,25 +34,34 @@ def describe_registration(
         commits: the commits of its stages.
         seeds: changes of the seeds, by :func:`indm.bench.suite.registrations.changed_seeds`.
         added: the entries of variants that were added to it.
+        contradicted: how entries contradict their commits, by :func:`indm.bench.suite.borne_out.contradictions`.
     """
-    file = "params/registrations.yaml"
+    file, contradicted = str(FILE), contradicted or {}
     commits = list(commits)
     if found is None:
         words = "no record shows that suite and claims were fixed before the results were known"
         return f"Not registered: {words} ({file} has no entry for this suite)."
     note = _words_of(found)
-    if doubts := " and ".join(_doubts(suite, found, commits)):
+    if doubts := " and ".join(_doubts(suite, found, commits, contradicted.get(""))):
         return f"Not registered: {file} names commit {found.commit} of {found.date}, but {doubts}.{note}"
     when = "before the run" if commits else "and no stage has run"
     since = _since(found, suite_sha256, claims_sha256, seeds)
     text = f"{REGISTERED} in commit {found.commit} on {found.date}, {when}: {since}.{note}"
-    return " ".join([text, *(_describe_addition(each, suite_sha256, claims_sha256, commits) for each in added)])
+    of_added = [
+        _describe_addition(each, suite_sha256, claims_sha256, commits, contradicted.get(each.variant)) for each in added
+    ]
+    return " ".join([text, *of_added])
 
 
-def _describe_addition(entry: Addition, suite_sha256: str, claims_sha256: str, commits: Iterable[str | None]) -> str:
+def _describe_addition(
+    entry: Addition, suite_sha256: str, claims_sha256: str, commits: Iterable[str | None], contradicted: str | None
+) -> str:
     """Describe the registration of a variant, whose stages ran at the entry's commit or later."""
     after = [commit for commit in dict.fromkeys(commits) if commit and descends(commit, entry.commit)]
-    doubts = [*_doubts(entry.suite, entry, after), *([] if after else ["no stage ran at that commit or later"])]
+    doubts = [
+        *_doubts(entry.suite, entry, after, contradicted),
+        *([] if after else ["no stage ran at that commit or later"]),
+    ]
     when = f"commit {entry.commit} on {entry.date}"
     if doubts:
         return f"Added without a registration: {entry.variant} (named: {when}, but {' and '.join(doubts)}).{_words_of(entry)}"
@@ -104,7 +114,7 @@ def _but_where(claim: dict[str, Any]) -> dict[str, Any]:
     return claim | {"where": where}
 
 
-def _doubts(suite: str, entry: Registration, commits: Iterable[str | None]) -> Iterator[str]:
+def _doubts(suite: str, entry: Registration, commits: Iterable[str | None], contradicted: str | None) -> Iterator[str]:
     """Yield how an entry contradicts its commit, or the commits of stages that did not run, or may not have run, after it."""
     date = commit_date(entry.commit)
     if date is None:
@@ -115,9 +125,21 @@ def _doubts(suite: str, entry: Registration, commits: Iterable[str | None]) -> I
     file = Path(f"params/{suite}.yaml")
     if committed(entry.commit, file) is None:
         yield f"it has no {file}"
+    if contradicted:
+        yield contradicted
+    commits = list(commits)
+    if late := [commit[:12] for commit in _before_forecast(entry, commits)]:
+        yield f"its forecast was committed after the run, which has stages of commit {', '.join(late)}"
     after = {commit: descends(commit, entry.commit) for commit in dict.fromkeys(commit or "" for commit in commits)}
     if before := [commit[:12] for commit, known in after.items() if known is False]:
         yield f"it is not before the run, which has stages of commit {', '.join(before)}"
     elif unknown := [commit[:12] or "none" for commit, known in after.items() if known is None]:
         absent = f"commits of stages that are not in this checkout: {', '.join(unknown)}"
         yield f"it is unknown whether it is before the run ({absent})"
+
+
+def _before_forecast(entry: Registration, commits: Iterable[str | None]) -> list[str]:
+    """List the commits of stages that lack the commit which first had an entry with a forecast."""
+    if FORECAST not in entry.note.lower() or (first := first_with(entry.commit, FILE)) is None:
+        return []
+    return [commit for commit in dict.fromkeys(commits) if commit and descends(commit, first) is False]

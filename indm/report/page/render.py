@@ -60,6 +60,7 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
         [record["commit"] for record in records],
         contents.changed_seeds,
         added=contents.added,
+        contradicted=contents.contradicted,
     )
     changed, costs = plain("; ".join(changed_since(records))), read_cells(results / "tables/compute.csv")
     document = Document(
