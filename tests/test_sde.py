@@ -10,7 +10,8 @@ from torch import Tensor
 from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.registered.ve import VE
 from indm.diffusion.registered.vp import VP
-from indm.diffusion.sde import SDE, T, importance_time, soft_truncation_time, uniform_time
+from indm.diffusion.sde import SDE, T, build_sde, importance_time, soft_truncation_time, uniform_time
+from indm.errors import ParamsError
 from indm.registry import DIFFUSIONS
 
 EPS = 1e-5
@@ -142,3 +143,8 @@ def test_importance_density(name: str) -> None:
 def test_soft_truncation_matches_released_code(k: str, golden_sde: Golden) -> None:
     found = [soft_truncation_time(float(u), EPS, float(k)) for u in golden_sde["st_u"]]
     np.testing.assert_allclose(found, golden_sde[f"st_tmin_k{k}"], rtol=1e-6)
+
+
+def test_an_unknown_diffusion_is_one_line_that_lists_the_known_ones() -> None:
+    with pytest.raises(ParamsError, match=r"^unknown SDE 'cosine': expected one of .*ve.*vp.*$"):
+        build_sde("cosine")

@@ -18,6 +18,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from indm.errors import ParamsError
 from indm.registry import DIFFUSIONS
 
 T = 1.0
@@ -68,7 +69,13 @@ class SDE(Protocol):
 
 
 def build_sde(name: str, **parameters: float) -> SDE:
-    """Build the registered SDE ``name`` from its parameters."""
+    """Build the registered SDE ``name`` from its parameters.
+
+    Raises:
+        ParamsError: if the name is not registered.
+    """
+    if name not in DIFFUSIONS:
+        raise ParamsError(f"unknown SDE {name!r}: expected one of {', '.join(DIFFUSIONS)}")
     return DIFFUSIONS[name](**parameters)
 
 
