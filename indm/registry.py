@@ -9,23 +9,14 @@ import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from indm.errors import ArtifactError
 
-if TYPE_CHECKING:
-    from indm.data.dataset import Dataset
-    from indm.diffusion.model import ImplicitNonlinearDiffusion
-    from indm.diffusion.samplers.loops import Sampler
-    from indm.diffusion.sde import SDE
-    from indm.flows.base import Flow
-    from indm.networks.registered.unet import ScoreUNet
-
-Member = TypeVar("Member")
 ROOT = Path(__file__).parent.parent
 
 
-class Registry(Mapping[str, Member]):
+class Registry(Mapping[str, Any]):
     """The members of a kind, by name; a member's module is imported when the member is first used.
 
     Each module of the package defines the attribute, a member; with the joint ``-``, ``fashion_mnist`` is ``fashion-mnist``.
@@ -55,11 +46,10 @@ class Registry(Mapping[str, Member]):
         """Return whether a member's module assigns a literal to a constant, without importing the module."""
         return constant in _literals(f"{self.module(name).replace('.', '/')}.py")
 
-    def __getitem__(self, name: str) -> Member:
+    def __getitem__(self, name: str) -> Any:
         if name not in self:
             raise KeyError(name)
-        member: Any = getattr(importlib.import_module(self.module(name)), self.attribute)
-        return member
+        return getattr(importlib.import_module(self.module(name)), self.attribute)
 
     def __iter__(self) -> Iterator[str]:
         files = (ROOT / self.package.replace(".", "/")).glob("[!._#]*.py")
@@ -87,12 +77,12 @@ def _literals(file: str) -> dict[str, Any]:
     return found
 
 
-DATASETS: "Registry[Dataset]" = Registry("indm.data.registered", "DATASET")
-DIFFUSIONS: "Registry[type[SDE]]" = Registry("indm.diffusion.registered", "DIFFUSION")
-FAMILIES: "Registry[type[ImplicitNonlinearDiffusion]]" = Registry("indm.diffusion.families.registered", "FAMILY")
-FLOWS: "Registry[type[Flow]]" = Registry("indm.flows.registered", "FLOW")
-NETWORKS: "Registry[type[ScoreUNet]]" = Registry("indm.networks.registered", "NETWORK")
-SAMPLERS: "Registry[Sampler]" = Registry("indm.diffusion.samplers.registered", "SAMPLER", joint="_")
+DATASETS = Registry("indm.data.registered", "DATASET")
+DIFFUSIONS = Registry("indm.diffusion.registered", "DIFFUSION")
+FAMILIES = Registry("indm.diffusion.families.registered", "FAMILY")
+FLOWS = Registry("indm.flows.registered", "FLOW")
+NETWORKS = Registry("indm.networks.registered", "NETWORK")
+SAMPLERS = Registry("indm.diffusion.samplers.registered", "SAMPLER", joint="_")
 
 
 def goes_with(family: str, kind: str) -> list[str]:

@@ -11,7 +11,7 @@ from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import Suite
 from indm.errors import ParamsError
 from indm.flows.base import Flow
-from indm.registry import DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, Registry
+from indm.registry import DIFFUSIONS, FAMILIES, FLOWS, NETWORKS
 from tests.conftest import FROZEN, REPOSITORY
 
 RESFLOW = FLOWS["resflow"]
@@ -67,8 +67,7 @@ def test_a_flow_that_can_be_built_passes(suite: Suite, monkeypatch: pytest.Monke
 
 
 def test_parts_that_come_with_the_package_are_registered() -> None:
-    kinds: dict[str, Registry[object]] = {"model": FAMILIES, "sde": DIFFUSIONS}  # type: ignore[dict-item]
-    kinds |= {"train.score.name": NETWORKS, "train.flow.name": FLOWS}  # type: ignore[dict-item]
+    kinds = {"model": FAMILIES, "sde": DIFFUSIONS, "train.score.name": NETWORKS, "train.flow.name": FLOWS}
     assert {key: parts <= set(kinds[key]) for key, parts in TESTED.items()} == dict.fromkeys(TESTED, True)
 
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from indm.diffusion.learned_range import LearnedRange
 from indm.diffusion.model import load_model
-from indm.diffusion.objectives import nelbo
-from indm.diffusion.path import LinearPath
+from indm.diffusion.path import LinearPath, nelbo
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import T, importance_time
 from indm.fields import LEARNED

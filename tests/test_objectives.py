@@ -10,13 +10,8 @@ from torch import Generator
 from torch.distributions import Normal
 
 from indm.diffusion.noise import NoiseModel
-from indm.diffusion.objectives import (
-    likelihood_weighted,
-    nelbo,
-    squared_norm,
-    variance_weighted,
-)
-from indm.diffusion.path import LinearPath
+from indm.diffusion.objectives import likelihood_weighted, squared_norm, variance_weighted
+from indm.diffusion.path import LinearPath, nelbo
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import T, importance_time, soft_truncation_time, uniform_time
 from indm.registry import DIFFUSIONS

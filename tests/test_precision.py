@@ -23,8 +23,9 @@ from indm.flows.registered.resflow import ResidualFlow
 from indm.process import FPMATH, float32_products, only_float32, precision_now, precision_used, products_in, set_up
 from indm.store.files import read_json
 from indm.training.batches import draw
+from indm.training.losses import Optimisation
 from indm.training.saving import write_training
-from indm.training.trainer import Optimisation, Trainer
+from indm.training.trainer import Trainer
 from tests.conftest import REPOSITORY
 from tests.test_training import OPTIONS, SEED, images, model, same, weights
 

@@ -28,7 +28,7 @@ from indm.bench.pipeline.runner import work_of
 from indm.bench.stages import curve, nll, prepare, reference, sample, sweep, train
 from indm.bench.suite.schema.suite import Suite
 from indm.diffusion import evaluation
-from indm.diffusion.objectives import nelbo
+from indm.diffusion.path import nelbo
 from indm.errors import ArtifactError, DivergenceError
 from indm.store import files as artifacts
 from indm.store import scratch as resume

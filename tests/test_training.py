@@ -22,7 +22,8 @@ from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import Suite
 from indm.bench.trials import with_trial
 from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
-from indm.diffusion.objectives import gaussian_nll, nelbo
+from indm.diffusion.objectives import gaussian_nll
+from indm.diffusion.path import nelbo
 from indm.diffusion.sde import importance_time, soft_truncation_time
 from indm.errors import ArtifactError, DataError, DivergenceError, ParamsError
 from indm.flows.base import Subset
@@ -35,8 +36,9 @@ from indm.store.files import CHECKPOINT_FORMAT, write_weights
 from indm.strict_yaml import parse_yaml
 from indm.training.batches import DeviceBatch, draw
 from indm.training.loop import History, Plan, learning_rate, train
+from indm.training.losses import Optimisation
 from indm.training.saving import write_training
-from indm.training.trainer import Optimisation, Trainer
+from indm.training.trainer import Trainer
 from tests.conftest import FROZEN, REPOSITORY
 
 CPU = torch.device("cpu")

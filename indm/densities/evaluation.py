@@ -21,8 +21,8 @@ from torch.quasirandom import SobolEngine
 
 from indm.densities.models import Stack
 from indm.diffusion.likelihood import GaussianControl, ode_nll
-from indm.diffusion.objectives import gaussian_nll, nelbo, squared_norm
-from indm.diffusion.path import LinearPath
+from indm.diffusion.objectives import gaussian_nll, squared_norm
+from indm.diffusion.path import LinearPath, nelbo
 from indm.diffusion.samplers.draw import prior_draw, time_grid
 from indm.diffusion.samplers.loops import Schedule, expand_time
 from indm.diffusion.samplers.registered import ddim, ode_heun

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from indm.densities.known import Density
 from indm.densities.models import Stack, initialise
 from indm.densities.movers import Range
-from indm.diffusion.objectives import nelbo
+from indm.diffusion.path import nelbo
 from indm.diffusion.sde import SDE, importance_time
 from indm.seeding import derive_seed
 from indm.training.ema import ExponentialMovingAverage

@@ -19,15 +19,9 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from indm.diffusion.draws import Draws, normal, signs, uniform
-from indm.diffusion.objectives import (
-    NoiseFn,
-    gaussian_nll,
-    nelbo,
-    per_sample,
-    squared_norm,
-)
+from indm.diffusion.objectives import NoiseFn, gaussian_nll, per_sample, squared_norm
 from indm.diffusion.ode import solve_adaptively
-from indm.diffusion.path import ForwardPath
+from indm.diffusion.path import ForwardPath, nelbo
 from indm.diffusion.sde import SDE, T, importance_time
 from indm.flows.cosine import to_cosine
 

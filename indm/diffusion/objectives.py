@@ -6,7 +6,7 @@ With :math:`\epsilon_\theta = -\sigma_t s_\theta` the negative evidence lower bo
     \mathrm{NELBO} = -\mathbb E \log p_T(z_T) + \tfrac Z2\, \mathbb E_{t,\epsilon}\|\epsilon_\theta(z_t, t) - \epsilon\|^2
     - \tfrac{DZ}2 - D\!\int_\epsilon^T\! f\,\mathrm dt - \log\Big|\det\frac{\partial h_\phi}{\partial x}\Big| + R_\epsilon ,
 
-where :math:`t` is drawn with density :math:`g^2/\sigma^2 / Z`.
+where :math:`t` is drawn with density :math:`g^2/\sigma^2 / Z`; :func:`indm.diffusion.path.nelbo` adds these terms up.
 
 References:
     | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
@@ -17,14 +17,10 @@ References:
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from indm.diffusion.sde import SDE
-
-if TYPE_CHECKING:
-    from indm.diffusion.path import ForwardPath
 
 NoiseFn = Callable[[Tensor, Tensor], Tensor]
 """Noise prediction :math:`\\epsilon_\\theta(z_t, t)`: latents (B, *) and times (B,) to (B, *)."""
@@ -76,24 +72,3 @@ def gaussian_nll(z: Tensor, std: float) -> Tensor:
     .. math:: \tfrac D2\log 2\pi s^2 + \frac{\|z\|^2}{2 s^2}
     """
     return 0.5 * z[0].numel() * math.log(2 * math.pi * std**2) + squared_norm(z) / (2 * std**2)
-
-
-def nelbo(path: "ForwardPath", z0: Tensor, log_det: Tensor, error: Tensor, z: float | Tensor, eps: float) -> Tensor:
-    r"""Return the negative evidence lower bound without the reconstruction term, in nats.
-
-    Arguments:
-        path: the forward process of the latent.
-        z0: clean latents :math:`h_\phi(x)`, shape (B, *).
-        log_det: :math:`\log|\det \partial h_\phi/\partial x|` in nats, shape (B,).
-        error: the path's error at importance-sampled times, from one draw or averaged over several, shape (B,).
-        z: normalising constant of the importance distribution, a scalar.
-        eps: truncation time.
-
-    Returns:
-        The bound for each sample, in nats, shape (B,).
-
-    References:
-        | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
-        | https://arxiv.org/abs/2205.13699, theorem 1
-    """
-    return path.prior(z0) + likelihood_weighted(error, z) + path.entropy(z0, z, eps) - log_det

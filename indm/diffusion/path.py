@@ -22,7 +22,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from indm.diffusion.objectives import NoiseFn, per_sample, perturb, squared_norm
+from indm.diffusion.objectives import NoiseFn, likelihood_weighted, per_sample, perturb, squared_norm
 from indm.diffusion.sde import SDE, T
 
 
@@ -161,3 +161,24 @@ class LinearPath:
         variance = sigma_t**2 - ratio**2 * sigma_s**2
         mean = (z - per_sample(variance / sigma_t, z) * noise) / per_sample(ratio, z)
         return mean, per_sample(torch.sqrt(variance) * sigma_s / sigma_t, z)
+
+
+def nelbo(path: ForwardPath, z0: Tensor, log_det: Tensor, error: Tensor, z: float | Tensor, eps: float) -> Tensor:
+    r"""Return the negative evidence lower bound without the reconstruction term, in nats.
+
+    Arguments:
+        path: the forward process of the latent.
+        z0: clean latents :math:`h_\phi(x)`, shape (B, *).
+        log_det: :math:`\log|\det \partial h_\phi/\partial x|` in nats, shape (B,).
+        error: the path's error at importance-sampled times, from one draw or averaged over several, shape (B,).
+        z: normalising constant of the importance distribution, a scalar.
+        eps: truncation time.
+
+    Returns:
+        The bound for each sample, in nats, shape (B,).
+
+    References:
+        | Maximum Likelihood Training of Implicit Nonlinear Diffusion Models (Kim et al., 2022)
+        | https://arxiv.org/abs/2205.13699, theorem 1
+    """
+    return path.prior(z0) + likelihood_weighted(error, z) + path.entropy(z0, z, eps) - log_det

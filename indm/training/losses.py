@@ -3,29 +3,62 @@
 They average the objectives in :mod:`indm.diffusion.objectives` over images.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
-from indm.diffusion.objectives import (
-    NoiseFn,
-    gaussian_nll,
-    likelihood_weighted,
-    nelbo,
-    variance_weighted,
-)
+from indm.diffusion.objectives import NoiseFn, gaussian_nll, likelihood_weighted, variance_weighted
+from indm.diffusion.path import nelbo
 from indm.diffusion.sde import importance_time, soft_truncation_time, uniform_time
 from indm.flows.sources import draw_probe
 from indm.training.batches import Draws
 
-if TYPE_CHECKING:
-    from indm.training.trainer import Optimisation
-
 NUMBERS = 3
 # Losses of the learning curve, with their places among the numbers of a loss.
 PLACES = {"score_loss": 1, "flow_loss": 0}
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """The settings for the optimisation of a model.
+
+    Arguments:
+        objective: ``nll`` or ``fid``.
+        lr: peak learning rate of the score network.
+        flow_lr: peak learning rate of the flow.
+        weight_decay: AdamW's weight decay.
+        grad_clip: largest gradient norm for each network.
+        reduction: ``mean`` or ``sum`` of the losses over the D dimensions of an image, for the gradient and its clipping. The
+            gradients of the sum are D times as long, which affects the clipping but hardly AdamW (only through its eps).
+        ema_decay: decay of the score network's averaged weights.
+        flow_ema_decay: decay of the flow's averaged weights.
+        alternate: whether the ``fid`` objective updates flow and score in turn. Under VE, where variance weighting equals
+            likelihood weighting up to a constant, they can be updated jointly instead, as the released code does.
+        micro_batches: number of pieces of a batch whose gradients are averaged; several processes share each piece.
+        precision: precision of matmuls and convolutions: ``float32``, ``tf32``, or ``bfloat16`` in the score network with
+            ``tf32`` in the flow, including its spectral norms. Times, losses, the refresh of the norms and the optimiser keep
+            at least float32. See docs/cluster.md for the cost to a flow.
+        soft_truncation: exponent k of the score's random truncation time, or ``None``. The ``fid`` objective only uses it in
+            the score's step, on latents of the updated flow; the released step mixes two losses there (docs/released.md).
+        reconstruction: add the reconstruction term at eps to the NELBO.
+    """
+
+    objective: str
+    lr: float
+    flow_lr: float
+    weight_decay: float
+    grad_clip: float
+    ema_decay: float
+    flow_ema_decay: float
+    reduction: str = "mean"
+    alternate: bool = True
+    micro_batches: int = 1
+    precision: str = "float32"
+    soft_truncation: float | None = None
+    reconstruction: bool = False
 
 
 class Loss(NamedTuple):
@@ -50,7 +83,7 @@ class Loss(NamedTuple):
         return torch.stack([number.detach().double() for number in (self.value, self.score, self.log_det)])
 
 
-def normalizing_flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
+def normalizing_flow_loss(model: ImplicitNonlinearDiffusion, how: Optimisation, draws: Draws) -> Loss:
     r"""Return the negative log-likelihood of the flow as a normalizing flow with a standard normal latent.
 
     .. math:: \frac{1}{BD} \sum_{i=1}^B \Big( -\log \mathcal N(h(x_i); 0, I)
@@ -72,8 +105,8 @@ def normalizing_flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation"
     return Loss(loss, loss, log_det.mean())
 
 
-def flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
-    r"""Return the NELBO, truncated at eps, as a loss of only the flow; see :func:`indm.diffusion.objectives.nelbo`.
+def flow_loss(model: ImplicitNonlinearDiffusion, how: Optimisation, draws: Draws) -> Loss:
+    r"""Return the NELBO, truncated at eps, as a loss of only the flow; see :func:`indm.diffusion.path.nelbo`.
 
     .. math:: \frac{1}{BD} \sum_{i=1}^B \mathrm{NELBO}_\epsilon(x_i)
 
@@ -93,8 +126,8 @@ def flow_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Dra
     return _nelbo(model, how, draws.fresh(), model.eps)._replace(latents=None)
 
 
-def joint_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws, *, frozen: bool = False) -> Loss:
-    r"""Return the NELBO, softly truncated if asked; see :func:`indm.diffusion.objectives.nelbo`.
+def joint_loss(model: ImplicitNonlinearDiffusion, how: Optimisation, draws: Draws, *, frozen: bool = False) -> Loss:
+    r"""Return the NELBO, softly truncated if asked; see :func:`indm.diffusion.path.nelbo`.
 
     .. math:: \frac{1}{BD} \sum_{i=1}^B \mathrm{NELBO}_\tau(x_i)
 
@@ -118,7 +151,7 @@ def joint_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Dr
     return _nelbo(model, how, draws, _truncation(model, how, draws), frozen=frozen)
 
 
-def score_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> Loss:
+def score_loss(model: ImplicitNonlinearDiffusion, how: Optimisation, draws: Draws) -> Loss:
     r"""Return the score's variance-weighted loss on latents of the current flow, softly truncated if asked.
 
     .. math:: \frac{1}{BD} \sum_{i=1}^B \tfrac12 \|\epsilon_\theta(z_{t_i}, t_i) - \epsilon_i\|^2, \qquad t_i \sim U[\tau, T]
@@ -148,7 +181,7 @@ def score_loss(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Dr
 
 
 def _nelbo(
-    model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws, eps: float, *, frozen: bool = False
+    model: ImplicitNonlinearDiffusion, how: Optimisation, draws: Draws, eps: float, *, frozen: bool = False
 ) -> Loss:
     noise_fn = _noise(model, how)
     z0, log_det = model.flow(draws.x, "none" if frozen else draws.log_det, draws.generator)
@@ -163,7 +196,7 @@ def _nelbo(
     return Loss(bound.mean() / dims, score, log_det.mean(), z0.detach())
 
 
-def _noise(model: ImplicitNonlinearDiffusion, how: "Optimisation") -> NoiseFn:
+def _noise(model: ImplicitNonlinearDiffusion, how: Optimisation) -> NoiseFn:
     """Return the noise prediction, in bfloat16 if asked."""
 
     def predict(z_t: Tensor, t: Tensor) -> Tensor:
@@ -173,7 +206,7 @@ def _noise(model: ImplicitNonlinearDiffusion, how: "Optimisation") -> NoiseFn:
     return predict
 
 
-def _truncation(model: ImplicitNonlinearDiffusion, how: "Optimisation", draws: Draws) -> float:
+def _truncation(model: ImplicitNonlinearDiffusion, how: Optimisation, draws: Draws) -> float:
     if how.soft_truncation is None:
         return model.eps
     return soft_truncation_time(draws.truncation, model.eps, how.soft_truncation)

@@ -15,7 +15,6 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -38,7 +37,16 @@ from indm.training.distributed import (
 )
 from indm.training.ema import ExponentialMovingAverage
 from indm.training.flat import Flat
-from indm.training.losses import NUMBERS, PLACES, Loss, flow_loss, joint_loss, normalizing_flow_loss, score_loss
+from indm.training.losses import (
+    NUMBERS,
+    PLACES,
+    Loss,
+    Optimisation,
+    flow_loss,
+    joint_loss,
+    normalizing_flow_loss,
+    score_loss,
+)
 
 # For both networks as in the released code (losses.py, get_optimizer); AdamW's default for the second one is 0.999.
 BETAS = (0.9, 0.99)
@@ -59,46 +67,6 @@ class Descent(NamedTuple):
     names: tuple[str, ...]
     losses: tuple[str, ...]
     numbers: Tensor
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """The settings for the optimisation of a model.
-
-    Arguments:
-        objective: ``nll`` or ``fid``.
-        lr: peak learning rate of the score network.
-        flow_lr: peak learning rate of the flow.
-        weight_decay: AdamW's weight decay.
-        grad_clip: largest gradient norm for each network.
-        reduction: ``mean`` or ``sum`` of the losses over the D dimensions of an image, for the gradient and its clipping. The
-            gradients of the sum are D times as long, which affects the clipping but hardly AdamW (only through its eps).
-        ema_decay: decay of the score network's averaged weights.
-        flow_ema_decay: decay of the flow's averaged weights.
-        alternate: whether the ``fid`` objective updates flow and score in turn. Under VE, where variance weighting equals
-            likelihood weighting up to a constant, they can be updated jointly instead, as the released code does.
-        micro_batches: number of pieces of a batch whose gradients are averaged; several processes share each piece.
-        precision: precision of matmuls and convolutions: ``float32``, ``tf32``, or ``bfloat16`` in the score network with
-            ``tf32`` in the flow, including its spectral norms. Times, losses, the refresh of the norms and the optimiser keep
-            at least float32. See docs/cluster.md for the cost to a flow.
-        soft_truncation: exponent k of the score's random truncation time, or ``None``. The ``fid`` objective only uses it in
-            the score's step, on latents of the updated flow; the released step mixes two losses there (docs/released.md).
-        reconstruction: add the reconstruction term at eps to the NELBO.
-    """
-
-    objective: str
-    lr: float
-    flow_lr: float
-    weight_decay: float
-    grad_clip: float
-    ema_decay: float
-    flow_ema_decay: float
-    reduction: str = "mean"
-    alternate: bool = True
-    micro_batches: int = 1
-    precision: str = "float32"
-    soft_truncation: float | None = None
-    reconstruction: bool = False
 
 
 @contextlib.contextmanager

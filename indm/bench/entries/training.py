@@ -26,7 +26,8 @@ from indm.flows.contract import Call, check_calls
 from indm.progress import bar, say
 from indm.seeding import derive_seed
 from indm.store.scratch import Scratch
-from indm.training.trainer import Optimisation, Trainer
+from indm.training.losses import Optimisation
+from indm.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from indm.bench.suite.schema.train import TrainParams

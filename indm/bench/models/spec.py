@@ -10,7 +10,8 @@ from indm.flows.base import Batches
 from indm.registry import DIFFUSIONS, FAMILIES
 from indm.training.distributed import copy_from_first
 from indm.training.loop import Plan
-from indm.training.trainer import Optimisation, Trainer
+from indm.training.losses import Optimisation
+from indm.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from indm.bench.suite.schema.suite import Suite
