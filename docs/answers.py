@@ -25,6 +25,7 @@ from indm.report.figures_lines import GAINS
 from indm.report.intervals import half_widths
 from indm.report.matrix import InFile
 from indm.report.names import REFERENCE, TREATMENT, arm, name
+from indm.report.numbers import Tidy
 from indm.report.page.means import ARMS
 from indm.report.plotting import (
     INK,
@@ -35,7 +36,7 @@ from indm.report.plotting import (
     styled,
     to_svg,
 )
-from indm.report.results import read_rows, records
+from indm.report.rows import read_rows, records
 from indm.variants import SAME_COMPUTE
 
 # The page of all results, and the page of a dataset.
@@ -294,7 +295,7 @@ def weights(published: Path) -> str:
     lines = ["| run | suite | parameters | NLL, bits/dim | FID |", "|---|---|--:|--:|--:|"]
     for folder in sorted(published.glob("*/weights")):
         path = folder.parent / "tables/values.csv"
-        values = read_rows(path)
+        values = Tidy(folder.parent).values
         lines += [_weights_row(values, path, file) for file in sorted(folder.glob("*.safetensors"))]
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from indm.bench.kept.page import replace_block
 from indm.report.differences import COMPUTE, SIMPLE, STEPS
 from indm.report.intervals import Numbers
 from indm.report.names import REFERENCE, TREATMENT, arm
-from indm.report.results import read_rows
+from indm.report.rows import read_rows
 from indm.variants import SAME_COMPUTE
 
 # The suites of each dataset at its two lengths.

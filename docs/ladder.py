@@ -24,9 +24,10 @@ from indm.report.claims import Claim, Claims, Side
 from indm.report.differences import compare
 from indm.report.intervals import Interval, interval
 from indm.report.names import arm
+from indm.report.numbers import Tidy
 from indm.report.page.means import ARMS
 from indm.report.plotting import GRID, INK, PAPER, SOFT, Style, style_of, styled, to_svg
-from indm.report.results import read_rows, records
+from indm.report.rows import read_rows, records
 
 # The panels: suites whose models train for equal steps with the nll objective, each drawn once it is published.
 PANELS = {
@@ -115,7 +116,8 @@ def gains(tables: Path, params: Path, suite: str) -> dict[Model, Interval]:
         ArtifactError: if a table is missing or damaged.
         ParamsError: if the suite or a claim has a mistake.
     """
-    values, images = (_of_nll(read_rows(tables / name)) for name in ("values.csv", "images.csv.gz"))
+    numbers = Tidy(tables.parent)
+    values, images = _of_nll(numbers.values), _of_nll(numbers.images)
     found = load_suite(params / f"{suite}.yaml")
     asked = {f"gain-{place}": model for place, model in enumerate(MODELS) if model != NO_MAP}
     like = _like(params)

@@ -19,7 +19,7 @@ from indm.report.differences import COMPUTE, SIMPLE, STEPS
 from indm.report.matrix import ABSENT, InFile, one_cell, table
 from indm.report.names import REFERENCE
 from indm.report.registrations import Registration, load_registrations
-from indm.report.results import read_rows, records
+from indm.report.rows import read_rows, records
 from indm.variants import SAME_COMPUTE
 
 PLACE = "docs/report.md"

@@ -16,7 +16,7 @@ from indm.report.agreement import FURTHER, agreement
 from indm.report.catalogue import CELL, CLAIM, COMPRESSED, PUBLISHED
 from indm.report.chance import BEYOND, BOUND, FAR, MISSING, NONE, OTHER, counts, distances
 from indm.report.comparable import COLUMNS_LEFT_OUT, KEYS, TABLES_LEFT_OUT, WITH_IMAGE_ERRORS, entries
-from indm.report.results import read_rows
+from indm.report.rows import read_rows
 from indm.store.files import file_sha256
 from indm.store.layout import Layout
 from indm.store.manifest import Manifest, write_manifest

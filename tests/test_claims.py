@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache, reduce
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,8 +23,8 @@ from indm.report.claims import Claims, GradingParams
 from indm.report.differences import COMPUTE, CONTROL, FIXED_NUMBER, SIMPLE, STEPS, Comparison, Paired, compare
 from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE, grade, repeatability, seeds_needed
 from indm.report.intervals import CROSSED, OVER_IMAGES, STUDENT, TAIL, Interval, estimate, interval
-from indm.report.results import Results, records
-from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table
+from indm.report.numbers import IMAGE_COLUMNS, VALUE_COLUMNS
+from indm.report.rows import records
 from indm.report.verdicts import CLAIM_COLUMNS, claims_table, differences_table
 from indm.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import REPOSITORY
@@ -623,9 +622,6 @@ def test_a_run_of_other_images_is_refused(change: Callable[[pd.DataFrame], pd.Da
     images = pd.concat([images[~one], change(images[one])])
     with pytest.raises(ArtifactError, match=rf"^nll\.csv of digits, vp, (indm|ddpmpp), nll, \d: {message}"):
         compared(values, images)
-    results = cast(Results, SimpleNamespace(suite="s", images=images.rename(columns={"x": "step"})))
-    with pytest.raises(ArtifactError, match=message):
-        images_table(results)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -23,7 +23,7 @@ from indm.bench.suite.load import expanded_path, expanded_text, load_suite, suit
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.export import effect_with_ends
 from indm.report.names import arm, written
-from indm.report.results import read_rows, records
+from indm.report.rows import read_rows, records
 from indm.report.show import LABEL, VIEWS
 from indm.store.files import file_sha256
 from indm.store.manifest import Manifest, read_manifest, write_manifest

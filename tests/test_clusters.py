@@ -15,9 +15,8 @@ from indm.bench.stages import table
 from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError, StoppedError
 from indm.report.intervals import CLUSTERED, CROSSED, OVER_IMAGES, by_cluster, clustered_error, interval
-from indm.report.results import Measured, read_results
+from indm.report.numbers import Results, collect
 from indm.report.tables import nll_table
-from indm.report.values import images_table, values_table
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
 from tests.conftest import REPOSITORY
@@ -117,7 +116,7 @@ def test_claims_without_images_have_no_clusters() -> None:
 # What tables say.
 
 
-def results(root: Path, clusters: dict[str, list[int]] | None) -> Any:
+def results(root: Path, clusters: dict[str, list[int]] | None) -> Results:
     """Read the likelihoods of 12 images of 3 people."""
     layout, found = Layout(root, "s"), numbers(12)
     rows = pd.DataFrame(
@@ -134,7 +133,15 @@ def results(root: Path, clusters: dict[str, list[int]] | None) -> Any:
     write_json(
         layout.run("a") / "samples.json", {"run": "a", "sampler": "ancestral", "steps": 4, "nfe": 4, "num_samples": 4}
     )
-    return read_results(layout, Measured({"a": RUN}, clusters=clusters or {}), lambda _: 1.0)
+    for dataset, of_dataset in (clusters or {}).items():
+        write_json(layout.data(dataset) / "dataset.json", {"test_clusters": of_dataset})
+    return read_again(root, list(clusters or {}))
+
+
+def read_again(root: Path, clustered: list[str]) -> Results:
+    suite = {"suite": "s", "train": {"sde": {"vp": {"beta_min": 0.1, "beta_max": 20.0}, "eps": 1e-5}}}
+    jobs = {stage: ["a"] for stage in ("train", "sample", "nll")}
+    return collect(root / "s", suite | {"runs": {"a": RUN | {"train": {}}}}, jobs, clustered)
 
 
 def test_errors_over_images_are_over_clusters(tmp_path: Path) -> None:
@@ -143,21 +150,20 @@ def test_errors_over_images_are_over_clusters(tmp_path: Path) -> None:
     published = pd.DataFrame(
         columns=["dataset", "sde", "model", "variant", "objective", "metric", "sampler", "extractor"]
     )
-    rows = [nll_table(one, values_table(one), published, {}).iloc[0] for one in (plain, found)]
+    rows = [nll_table(one, published, {}).iloc[0] for one in (plain, found)]
     of_images_ = numbers(12)
     for name in ("nll", "nelbo", "nll_fixed", "nelbo_fixed"):
         assert rows[0][f"{name}_image_se"] == pytest.approx(of_images_.std(ddof=1) / math.sqrt(12), rel=1e-4)
         expected = by_cluster(of_images_, np.array(people)).std(ddof=1) / math.sqrt(3)
         assert rows[1][f"{name}_image_se"] == pytest.approx(expected, rel=1e-4)
         assert rows[0][name] == rows[1][name]
-    assert "cluster" not in images_table(plain)
-    assert images_table(found)["cluster"].tolist() == people
+    assert "cluster" not in plain.images
+    assert found.images["cluster"].tolist() == people
 
 
 def test_an_image_of_its_own_cluster_changes_no_error(tmp_path: Path) -> None:
     plain, found = results(tmp_path / "plain", None), results(tmp_path / "alone", {"digits": list(range(12))})
-    for key, value in plain.nll["a"].items():
-        assert found.nll["a"][key] == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value)
+    pd.testing.assert_frame_equal(found.rows["nll"], plain.rows["nll"], rtol=1e-5)
 
 
 def test_tables_read_the_clusters_of_datasets_that_have_them_and_of_no_other(
@@ -168,25 +174,23 @@ def test_tables_read_the_clusters_of_datasets_that_have_them_and_of_no_other(
     celeba = plain.model_copy(update={"datasets": {"celeba64-6000": next(iter(plain.datasets.values()))}})
     assert DESCRIPTION in STAGES["table"].reads(celeba)
 
-    handed: list[Measured] = []
-    write_json(Layout(tmp_path, "smoke").data("celeba64-6000") / "dataset.json", {"test_clusters": [3, 8]})
+    handed: list[Any] = []
 
-    def read(_: Layout, measured: Measured, *__: Any) -> None:
-        handed.append(measured)
+    def collect_no_more(*arguments: Any) -> None:
+        handed.append(arguments[-1])
         raise StoppedError
 
-    monkeypatch.setattr(table, "read_results", read)
-    for suite, expected in ((plain, {}), (celeba, {"celeba64-6000": [3, 8]})):
+    monkeypatch.setattr(table, "collect", collect_no_more)
+    for suite in (plain, celeba):
         with pytest.raises(StoppedError):
             table.run(suite, Layout(tmp_path, "smoke"))
-        assert handed[-1].clusters == expected
+    assert handed == [[], ["celeba64-6000"]]
 
 
 def test_a_description_without_clusters_is_refused(tmp_path: Path) -> None:
-    write_json(Layout(tmp_path, "smoke").data("celeba64-6000") / "dataset.json", {"dataset": "celeba64-6000"})
-    plain = load_suite(REPOSITORY / "params/smoke.yaml")
-    celeba = plain.model_copy(update={"datasets": {"celeba64-6000": next(iter(plain.datasets.values()))}})
+    results(tmp_path, {"digits": [3, 8, 5] * 4})
+    write_json(tmp_path / "s/data/digits/dataset.json", {"dataset": "digits"})
     with pytest.raises(
         ArtifactError, match=r"dataset.json: found no test_clusters, expected the cluster of each test image"
     ):
-        table.run(celeba, Layout(tmp_path, "smoke"))
+        read_again(tmp_path, ["digits"])

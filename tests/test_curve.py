@@ -13,12 +13,12 @@ from click.testing import CliRunner
 
 import indm.bench.stages.curve as stage
 from indm.bench.cli import main
-from indm.bench.stages.table import _alpha
-from indm.bench.suite.load import load_suite
+from indm.bench.suite.load import load_suite, suite_content
 from indm.bench.trials import with_trial
 from indm.data.levels import dequantise
 from indm.diffusion.model import load_model
 from indm.flows.build import Affine
+from indm.report.numbers import alpha_of
 from indm.seeding import derive_seed
 from indm.store.files import CHECKPOINT_FORMAT, SNAPSHOTS_FORMAT, read_weights
 from indm.store.layout import Layout
@@ -98,7 +98,9 @@ def test_last_row_is_the_final_number_of_the_same_split(trained: Path, curve: pd
     for key in ("images", *likelihoods, "alpha_eps"):
         assert curve[key].iloc[-1] == pytest.approx(final[key], rel=1e-5), key
     assert (curve["log_det_bound"] == 1e-3).all()
-    assert final["alpha_eps"] == pytest.approx(_alpha(load_suite(trained / "smoke.yaml"), RUN), abs=1e-12)
+    assert final["alpha_eps"] == pytest.approx(
+        alpha_of(suite_content(load_suite(trained / "smoke.yaml")), RUN), abs=1e-12
+    )
     assert (final["log_det"], final["log_det_bound"]) == ("series", 1e-3)
 
 
@@ -124,8 +126,9 @@ def test_alpha_of_an_earlier_result_is_calculated_from_the_suite_where_that_fixe
     suite = load_suite(FROZEN)
     name = next(run for run in suite.runs if run.startswith("digits-vp-ddpmpp"))
     late = with_trial(suite, name, 0, {"sde": {"eps": 0.05}})
-    assert _alpha(late, name) == pytest.approx(np.exp(-(0.1 * 0.05 + 0.5 * 0.05**2 * 19.9) / 2))
-    assert np.isnan(_alpha(with_trial(suite, name, 0, {"sde": {"vp": {"learned_range": True}}}), name))
+    assert alpha_of(suite_content(late), name) == pytest.approx(np.exp(-(0.1 * 0.05 + 0.5 * 0.05**2 * 19.9) / 2))
+    learned = with_trial(suite, name, 0, {"sde": {"vp": {"learned_range": True}}})
+    assert np.isnan(alpha_of(suite_content(learned), name))
 
 
 def test_likelihoods_are_of_the_weights_that_the_suite_names(trained: Path, tmp_path: Path) -> None:

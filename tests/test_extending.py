@@ -21,9 +21,9 @@ from indm.bench.pipeline.input_check import InputCheck
 from indm.bench.pipeline.jobs import Job, job_names, lasting_inputs
 from indm.bench.pipeline.stages import STAGES
 from indm.bench.suite.load import load_suite
-from indm.report.schema import OBJECTS, TABLES, Kind
+from indm.report.numbers import FILES, IMAGE_COLUMNS, OF_IMAGES, VALUE_COLUMNS
+from indm.report.rows import KINDS, Kind
 from indm.report.tables import FID_COLUMNS, NLL_COLUMNS
-from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS
 from indm.store.files import CHECKPOINT_FORMAT, read_json, read_weights, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.manifest import content_sha256
@@ -118,15 +118,15 @@ def make_up_results(checkout: Path) -> None:
 
 def make_up_result(path: Path, job: Job) -> None:
     """Write what a reader of the file requires; a file that no table is made of holds its name."""
-    kinds = {".json": OBJECTS, ".csv": TABLES}.get(path.suffix, {})
-    kind = next((kind for kind in (path.stem, f"{path.stem}_images", job.stage) if kind in kinds), None)
+    collected = {Path(file.format(job.subject)).name: stage for stage, file in FILES.items()} | dict(OF_IMAGES.values())
+    kind = KINDS.get(collected.get(path.name, ""))
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind is None:
         path.write_text(path.name)
         return
-    row: dict[str, Any] = {k: "complete" if v is Kind.TEXT else 1.0 for k, v in kinds[kind].items()}
+    row: dict[str, Any] = {k: "complete" if v is Kind.TEXT else 1.0 for k, v in kind.items()}
     # One image has no standard error.
-    row |= dict.fromkeys(key for key in row if key.endswith("_se") and kinds[kind][key] is not Kind.NUMBER)
+    row |= dict.fromkeys(key for key in row if key.endswith("_se") and kind[key] is not Kind.NUMBER)
     if path.suffix == ".json":
         write_json(path, row | {"run": job.subject, "floors": {}})
     else:

@@ -14,12 +14,11 @@ from indm.bench.suite.load import load_suite
 from indm.data.folders import PngDataset, PngFolders
 from indm.errors import DataError, ParamsError
 from indm.report.published import read_published
-from indm.report.results import Measured, read_results
 from indm.report.tables import suite_tables
 from indm.store.layout import Layout
 from indm.strict_yaml import parse_yaml, yaml_text
 from tests.conftest import FROZEN, REPOSITORY
-from tests.test_report import old_alpha, written
+from tests.test_report import CELL_OF_DDPMPP, collected, first, written
 
 
 def write(path: Path, size: tuple[int, int] = (4, 4), mode: str = "RGB", level: int = 7) -> None:
@@ -137,12 +136,10 @@ def test_what_needs_an_extractor_is_refused_without_one(unmeasured: Path, key: s
 
 def test_tables_without_fid_have_all_other_numbers(tmp_path: Path) -> None:
     whole = written(tmp_path, [{}])
-    names = {run["run"]: {key: value for key, value in run.items() if key != "run"} for run in whole.runs}
-    layout = Layout(tmp_path, whole.suite)
-    for name in names:
-        (layout.run(name) / "fid.json").unlink()
+    name = first(whole)
+    (Layout(tmp_path, whole.suite).run(name) / "fid.json").unlink()
     published = read_published(REPOSITORY / "params/published.csv")
-    tables = suite_tables(read_results(layout, Measured(names), old_alpha), published, "learned")
+    tables = suite_tables(collected(tmp_path, {name: CELL_OF_DDPMPP | {"seed": 0}}), published, "learned")
     expected = suite_tables(whole, published, "learned")
     assert tables["fid"].empty
     assert list(tables["fid"]) == list(expected["fid"])

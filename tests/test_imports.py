@@ -81,7 +81,7 @@ def test_science_knows_nobody_and_the_report_does_not_know_the_bench() -> None:
     ("name", "planted"),
     [
         ("indm.training.loop", "from indm.bench.suite.schema.train import TrainParams"),
-        ("indm.diffusion.likelihood", "def f():\n    from indm.report.values import VALUE_COLUMNS"),
+        ("indm.diffusion.likelihood", "def f():\n    from indm.report.numbers import VALUE_COLUMNS"),
         ("indm.foreign.report", "from indm.terminal import grid"),
         (
             "indm.data.levels",

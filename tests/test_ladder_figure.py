@@ -17,7 +17,7 @@ from indm.report.differences import STEPS
 from indm.report.intervals import Interval
 from indm.report.names import REFERENCE
 from indm.report.plotting import PAPER, style_of
-from indm.report.results import read_rows
+from indm.report.rows import read_rows
 from tests.conftest import REPOSITORY
 from tests.test_publish import costs, shapes, step_times
 

@@ -20,7 +20,7 @@ from indm.report.names import NAMES, REFERENCE, VARIANTS, arm, comparator, name,
 from indm.report.page.means import ARMS
 from indm.report.page.tables import read_table
 from indm.report.plotting import COLOURED, DARK, MODELS, OTHERS, SOFT, style_of
-from indm.report.results import read_columns, read_rows, records
+from indm.report.rows import read_columns, read_rows, records
 from indm.report.show import VIEWS
 from tests.conftest import REPOSITORY
 

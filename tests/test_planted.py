@@ -13,7 +13,7 @@ from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import RunParams, Suite
 from indm.report.claims import GradingParams
 from indm.report.grades import BETTER, MEANINGS, NOT_BETTER, UNDECIDED, WORSE
-from indm.report.results import records
+from indm.report.rows import records
 from indm.store.files import write_table
 from indm.store.layout import Layout
 from tests.conftest import REPOSITORY

@@ -53,7 +53,7 @@ from indm.report.figures import plot_figures
 from indm.report.grades import WORSE
 from indm.report.matrix import InFile, OnPage, matrix
 from indm.report.registrations import Registration, Registrations
-from indm.report.results import read_rows, records
+from indm.report.rows import read_rows, records
 from indm.store.files import CHECKPOINT_FORMAT, file_sha256, write_json, write_table, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance

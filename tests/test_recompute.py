@@ -12,8 +12,8 @@ from indm.bench.suite.claims import load_claims
 from indm.report.claims import GradingParams
 from indm.report.differences import compare
 from indm.report.export import write_published
-from indm.report.results import read_rows
-from indm.report.values import IMAGE_COLUMNS
+from indm.report.numbers import IMAGE_COLUMNS
+from indm.report.rows import read_rows
 from indm.report.verdicts import claims_table
 from indm.store.files import write_json, write_table
 from tests.checkout import REPOSITORY

@@ -24,11 +24,11 @@ from indm.bench.suite.registrations import changed_seeds, planned_seeds
 from indm.errors import ParamsError
 from indm.report.claims import GradingParams
 from indm.report.differences import COMPARISONS, compare
+from indm.report.numbers import IMAGE_COLUMNS
 from indm.report.page.registration import describe_registration
 from indm.report.page.render import render
 from indm.report.registrations import Addition, Registration, Registrations, load_registrations
-from indm.report.results import records
-from indm.report.values import IMAGE_COLUMNS
+from indm.report.rows import records
 from indm.report.verdicts import claims_table, without_verdicts
 from indm.store import provenance
 from indm.store.layout import Layout

@@ -1,7 +1,7 @@
 """Tables from result files: columns, aggregation over seeds, floors, published numbers, absent values, exports."""
 
+import math
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,16 @@ import pytest
 from indm.bench.pipeline.stages import STAGES
 from indm.errors import ArtifactError, ParamsError
 from indm.measured import BAND_METRICS, FLOW_METRICS, LIKELIHOODS
-from indm.report.catalogue import CATALOGUE, SHOWN
+from indm.report.catalogue import CATALOGUE, CELL, SHOWN
 from indm.report.comparison import COMPARISON_COLUMNS, comparison_table
 from indm.report.compute import COMPUTE_COLUMNS, compute_table
-from indm.report.decoders import decoders
 from indm.report.export import write_published
 from indm.report.figures import FIGURES
 from indm.report.literature import PUBLISHED_COLUMNS
+from indm.report.numbers import IMAGE_COLUMNS, RUN_KEY, VALUE_COLUMNS, Results, collect, decoders
 from indm.report.page.render import SECTIONS
 from indm.report.published import read_published
-from indm.report.results import CELL, RUN_KEY, Measured, Results, read_results, read_texts, records
-from indm.report.schema import NUMBERS
+from indm.report.rows import NUMBERS, read_texts, records
 from indm.report.tables import (
     ablation_table,
     discretization_table,
@@ -34,7 +33,6 @@ from indm.report.tables import (
     suite_tables,
     toy2d_table,
 )
-from indm.report.values import IMAGE_COLUMNS, VALUE_COLUMNS, images_table, values_table
 from indm.report.verdicts import CLAIM_COLUMNS, DIFFERENCE_COLUMNS
 from indm.store.files import write_json, write_table
 from indm.store.layout import Layout
@@ -52,9 +50,27 @@ FLOORS = {
 }
 
 
-def old_alpha(_: str) -> float:
-    """Alpha at eps of results that do not hold it."""
-    return 0.5
+def suite_of(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A suite's content, as far as its numbers depend on it; alpha at eps of results that do not hold it is 0.5."""
+    vp = dict.fromkeys(("beta_min", "beta_max"), 2 * math.log(2))
+    datasets = {"moons": {"density": "moons", "length": "long"}}
+    return {
+        "suite": "s",
+        "train": {"sde": {"vp": vp, "eps": 1.0}},
+        "runs": {name: keys | {"train": {}} for name, keys in runs.items()},
+        "toy2d": {"datasets": datasets, "grid": "uniform"},
+    }
+
+
+def collected(folder: Path, runs: dict[str, dict[str, Any]], **further: list[str]) -> Results:
+    """Collect what the runs of a suite have measured, and the subjects of ``further`` stages."""
+    jobs = {stage: [*runs] for stage in ("train", "sample", "nll")} | further
+    return collect(folder / "s", suite_of(runs), jobs)
+
+
+def first(results: Results) -> str:
+    """Name the first run."""
+    return str(results.rows["train"]["run"].iloc[0])
 
 
 def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
@@ -96,13 +112,9 @@ def written(folder: Path, runs: list[dict[str, Any]], **texts: str) -> Results:
     datasets = sorted({identity["dataset"] for identity in named.values()})
     for dataset in datasets:
         write_json(layout.data(dataset) / "reference.json", {"extractor": EXTRACTORS[dataset], "floors": FLOORS})
-    first, toy2d = [next(iter(named))], {"moons": "moons-long"} if "toy2d" in texts else {}
-    curve, sweep = (first if kind in texts else [] for kind in ("curve", "sweep"))
-    flows = [name for name, run in zip(named, runs, strict=True) if "log_det" in run]
-    measured = Measured(
-        named, datasets, curve=curve, flow=flows, sweep=sweep, toy2d=toy2d, toy2d_grid="uniform" if toy2d else ""
-    )
-    return read_results(layout, measured, old_alpha)
+    jobs = {kind: ["moons"] if kind == "toy2d" else [next(iter(named))] for kind in texts}
+    jobs["flow"] = [name for name, run in zip(named, runs, strict=True) if "log_det" in run]
+    return collected(folder, named, fid=[*named], reference=datasets, **jobs)
 
 
 def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None:
@@ -138,40 +150,35 @@ def test_each_table_is_declared_once_for_all_who_read_it(tmp_path: Path) -> None
         assert named <= columns[name] | {""}, name
 
 
-def tabulated(table: Callable[..., pd.DataFrame], results: Results, *others: Any) -> pd.DataFrame:
-    """Make a table from results and their tidy table."""
-    return table(results, values_table(results), *others)
-
-
 def test_errors_over_seeds_and_over_images_are_apart(tmp_path: Path) -> None:
-    one = tabulated(fid_table, written(tmp_path / "1", [{}]), PUBLISHED).iloc[0]
+    one = fid_table(written(tmp_path / "1", [{}]), PUBLISHED).iloc[0]
     assert (one["seeds"], one["fid"], one["fid_image_se"]) == (1, 10.0, 0.5)
     assert np.isnan(one["fid_se"])
-    two = tabulated(fid_table, written(tmp_path / "2", [{}, {"seed": 1, "fid": 14.0}]), PUBLISHED).iloc[0]
+    two = fid_table(written(tmp_path / "2", [{}, {"seed": 1, "fid": 14.0}]), PUBLISHED).iloc[0]
     assert (two["seeds"], two["fid"], two["fid_image_se"]) == (2, 12.0, 0.5)
     assert two["fid_se"] == pytest.approx(np.std([10, 14], ddof=1) / np.sqrt(2))
 
 
 def test_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:
-    table = tabulated(nll_table, written(tmp_path, [{}, {"variant": "scale-3", "nll": 0.5}]), PUBLISHED, {})
+    table = nll_table(written(tmp_path, [{}, {"variant": "scale-3", "nll": 0.5}]), PUBLISHED, {})
     assert table[["variant", "seeds", "nll"]].to_numpy().tolist() == [["", 1, 1.0], ["scale-3", 1, 0.5]]
 
 
 def test_a_flow_has_a_row_over_its_seeds_and_its_numbers_are_in_the_tidy_table(tmp_path: Path) -> None:
     flows = [{"model": "indm", "seed": seed, "log_det": log_det} for seed, log_det in ((0, 0.2), (1, 0.4))]
     results = written(tmp_path, [{}, *flows])
-    (row,) = records(tabulated(flow_table, results))
+    (row,) = records(flow_table(results))
     assert (row["model"], row["seeds"], row["images"]) == ("indm", 2, 64)
     assert (row["log_det"], row["log_det_se"], row["log_det_image_se"]) == pytest.approx((0.3, 0.1, 0.25))
     assert (row["gain_6"], row["gain_6_se"]) == (1.5, 0.0)
-    values = values_table(results)
+    values = results.values
     found = values[(values["stage"] == "flow") & (values["seed"] == 1)]
     assert found["metric"].tolist() == FLOW_METRICS
     assert records(found)[0] | {"value": 0.4, "se": 0.25} == records(found)[0]
 
 
 def test_floors_are_rows_of_their_own(tmp_path: Path) -> None:
-    table = tabulated(fid_table, written(tmp_path, [{}]), PUBLISHED)
+    table = fid_table(written(tmp_path, [{}]), PUBLISHED)
     floors = table[table["model"].str.startswith("real")]
     assert floors["model"].tolist() == ["real (test split)", "real (two halves of train)"]
     assert floors[["fid", "fid_image_se"]].to_numpy().tolist() == [[2.0, 0.1], [1.0, 0.1]]
@@ -191,14 +198,14 @@ def test_a_published_number_stands_beside_its_own_dataset_sde_and_extractor_alon
             *((cifar | {"extractor": extractor}, None) for extractor in ("inception-v3-random", "cifar10-cnn")),
         ]
     ):
-        row = tabulated(fid_table, written(tmp_path / str(number), [run]), PUBLISHED).iloc[0]
+        row = fid_table(written(tmp_path / str(number), [run]), PUBLISHED).iloc[0]
         found = None if pd.isna(row["published_fid"]) else row["published_fid"]
         assert (found, pd.isna(row["published_source"])) == (expected, expected is None), run
 
 
 def test_seeds_of_one_cell_must_share_a_protocol(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="different protocols"):
-        tabulated(fid_table, written(tmp_path, [{}, {"seed": 1, "num_samples": 500}]), PUBLISHED)
+        fid_table(written(tmp_path, [{}, {"seed": 1, "num_samples": 500}]), PUBLISHED)
 
 
 SWEEP = """sampler,grid,steps,nfe,num_samples,fid,fid_se,kid,kid_se,skip
@@ -233,7 +240,7 @@ indm,,1,100,1e6,0.7,0.4,0.3,60,1.3
 
 
 def test_impossible_cells_of_a_sweep_stay_with_their_reason(tmp_path: Path) -> None:
-    table = tabulated(discretization_table, written(tmp_path, [{}], sweep=SWEEP))
+    table = discretization_table(written(tmp_path, [{}], sweep=SWEEP))
     assert table["fid"].tolist()[0] == 20.0
     assert table["fid_image_se"].tolist()[0] == 1.0
     assert np.isnan(table["fid"].iloc[1])
@@ -245,32 +252,36 @@ def test_a_sampler_with_fewer_points_than_it_needs_is_not_sound(tmp_path: Path) 
     cells = [("ddim", 8), ("ddim", 9), ("ode_euler", 8), ("reverse_diffusion", 12), ("pc", 11), ("pc", 12)]
     sweep = "".join(f"{sampler},uniform,{steps},7,500,20.0,1.0,0.2,0.02,\n" for sampler, steps in cells)
     results = written(tmp_path, [{"sde": "vp"}], sweep=SWEEP.splitlines(keepends=True)[0] + sweep, toy2d=TOY2D)
-    assert tabulated(discretization_table, results)["sound"].tolist() == [0, 1, 1, 1, 0, 1]
-    values = values_table(results)
+    assert discretization_table(results)["sound"].tolist() == [0, 1, 1, 1, 0, 1]
+    values = results.values
     assert values.query("stage == 'sweep' and metric == 'kid'")["sound"].tolist() == [0, 1, 1, 1, 0, 1]
     assert values.query("metric == 'energy'")["sound"].tolist() == [0, 0]
     under_ve = written(tmp_path, [{"sde": "ve"}], sweep=SWEEP.splitlines(keepends=True)[0] + sweep)
-    assert tabulated(discretization_table, under_ve)["sound"].tolist() == [1, 1, 0, 0, 0, 0]
+    assert discretization_table(under_ve)["sound"].tolist() == [1, 1, 0, 0, 0, 0]
     of_no_grid = written(tmp_path, [{}], sweep=(SWEEP + sweep).replace("grid,", "").replace("uniform,", ""))
-    assert set(tabulated(discretization_table, of_no_grid)["sound"]) == {0}
+    assert set(discretization_table(of_no_grid)["sound"]) == {0}
 
 
 def test_a_run_that_failed_is_a_row_of_its_own(tmp_path: Path) -> None:
     """By which claims know that it was planned; no other table has it."""
     found = written(tmp_path, [{"seed": 0}])
-    lost = {**found.runs[0], "seed": 1}
-    values = values_table(replace(found, failed=[{key: lost[key] for key in RUN_KEY}]))
+    values = replace(found, failed=[CELL_OF_DDPMPP | {"seed": 1}]).values
     (row,) = records(values[values["seed"] == 1])
     assert (row["stage"], row["metric"], row["value"], row["source"]) == ("train", "failed", 1, "params/s.yaml")
+
+
+def swept(results: Results, rows: pd.DataFrame) -> Results:
+    """The results with another sweep."""
+    return replace(results, rows={**results.rows, "sweep": rows})
 
 
 def test_a_cell_that_some_seeds_lack_says_of_how_many_it_is(tmp_path: Path) -> None:
     """Whichever seed comes first."""
     run = written(tmp_path, [{}], sweep=SWEEP)
-    there = run.sweep.iloc[:1]
+    there = run.rows["sweep"].iloc[:1]
     lacking = there.assign(seed=1, fid=np.nan, num_samples=np.nan, skip="diverged")
     for rows in ([there, lacking], [lacking, there]):
-        (found,) = records(tabulated(discretization_table, replace(run, sweep=pd.concat(rows))))
+        (found,) = records(discretization_table(swept(run, pd.concat(rows))))
         assert (found["fid"], found["seeds"], found["num_samples"]) == (20.0, 1, 500)
         assert found["skip"] == "1 of 2 seeds: diverged"
 
@@ -278,18 +289,18 @@ def test_a_cell_that_some_seeds_lack_says_of_how_many_it_is(tmp_path: Path) -> N
 def test_intervals_of_fid_over_seeds_are_those_of_its_logarithm(tmp_path: Path) -> None:
     """Of FIDs that differ by a factor, an interval of their mean would begin below 0."""
     run = written(tmp_path, [{}], sweep=SWEEP)
-    there = run.sweep.iloc[:1]
+    there = run.rows["sweep"].iloc[:1]
     fids = [1.0, 2.0, 10.0]
     rows = pd.concat([there.assign(seed=seed, fid=fid) for seed, fid in enumerate(fids)])
-    (found,) = records(tabulated(discretization_table, replace(run, sweep=rows)))
+    (found,) = records(discretization_table(swept(run, rows)))
     mean, half = np.mean(np.log(fids)), 4.302652729911275 * np.std(np.log(fids), ddof=1) / 3**0.5
     assert (found["fid_low"], found["fid_high"]) == pytest.approx((np.exp(mean - half), np.exp(mean + half)))
-    (single,) = records(tabulated(discretization_table, replace(run, sweep=there)))
+    (single,) = records(discretization_table(swept(run, there)))
     assert np.isnan([single["fid_low"], single["fid_high"]]).all()
 
 
 def test_learning_curve_has_steps_and_flops(tmp_path: Path) -> None:
-    table = tabulated(learning_curve_table, written(tmp_path, [{}], curve=CURVE))
+    table = learning_curve_table(written(tmp_path, [{}], curve=CURVE))
     assert table[["step", "flops", "gap", "gap_image_se"]].to_numpy().tolist() == [
         [10, 1e9, 0.5, 0.01],
         [20, 2e9, 0.1, 0.01],
@@ -300,21 +311,21 @@ def test_both_decoders_are_in_every_table_and_validation_images_choose_one(tmp_p
     """By closed form from each image: without the learned decoder's cost, and with -log2 alpha of the run or the snapshot."""
     numbers = {"nll": 2.0, "nelbo": 2.5, "nelbo_no_reconstruction": 1.25, "gap": 0.5}
     results = written(tmp_path, [{"seed": 3, "alpha_eps": 0.25, **numbers}, {"seed": 4, **numbers}], curve=BOTH)
-    (row,) = records(tabulated(nll_table, results, PUBLISHED, decoders(values_table(results), "validation")))
+    (row,) = records(nll_table(results, PUBLISHED, decoders(results.values, "validation")))
     # The second run's file holds no alpha: half of -log2 0.25 and half of -log2 0.5.
     assert (row["nelbo_fixed"], row["nll_fixed"]) == pytest.approx((1.25 + 1.5, 2.0 - 1.25 + 1.5))
     assert (row["nelbo_fixed_se"], row["nll_fixed_image_se"]) == pytest.approx((0.5, 0.5))
     assert row["decoder"] == "fixed"
-    curve = tabulated(learning_curve_table, results)
+    curve = learning_curve_table(results)
     assert curve["nelbo_fixed"].tolist() == pytest.approx([3.2, 2.3])
     assert curve["nll_fixed"].tolist() == pytest.approx([2.7, 2.2])
-    values = values_table(results)
+    values = results.values
     assert values.query("metric == 'nll_fixed' and stage == 'curve'")["value"].tolist() == pytest.approx([2.7, 2.2])
     assert values.query("metric == 'nelbo_fixed' and seed == 3 and stage == 'nll'")["se"].tolist() == [0.5]
-    images = images_table(results)
+    images = results.images
     assert images["nelbo_fixed"].tolist()[:2] == pytest.approx([2.75, 3.75])
     assert images["nll_fixed"].tolist()[-2:] == pytest.approx([2.1, 2.3])
-    for table in (values["metric"], tabulated(nll_table, results, PUBLISHED, {}), images, curve):
+    for table in (values["metric"], nll_table(results, PUBLISHED, {}), images, curve):
         assert "nelbo_no_reconstruction" not in str([*table])
 
 
@@ -335,32 +346,34 @@ def test_the_last_snapshots_of_all_seeds_or_test_images_choose_a_decoder() -> No
 
 def test_a_curve_of_an_earlier_version_has_no_number_of_the_fixed_decoder(tmp_path: Path) -> None:
     results = written(tmp_path, [{}], curve=CURVE)
-    assert tabulated(learning_curve_table, results)["nelbo_fixed"].isna().all()
-    assert "nelbo_fixed" not in set(values_table(results).query("stage == 'curve'")["metric"])
-    assert decoders(values_table(results), "validation") == {}
+    assert learning_curve_table(results)["nelbo_fixed"].isna().all()
+    assert "nelbo_fixed" not in set(results.values.query("stage == 'curve'")["metric"])
+    assert decoders(results.values, "validation") == {}
 
 
 def test_tails_of_likelihoods_are_left_out_and_counted(tmp_path: Path) -> None:
     """One image in ten has an NLL far beyond its NELBO: it moves the mean, but neither the median nor the trimmed mean."""
     results = written(tmp_path, [{}, {"seed": 1}])
     nll = np.array([2.0] * 8 + [1.9, 50.0])
-    image = pd.DataFrame({"nll": nll, "nll_fixed": nll + 0.5, "nelbo": 2.0}).assign(stage="nll", **results.runs[0])
+    image = pd.DataFrame({"nll": nll, "nll_fixed": nll + 0.5, "nelbo": 2.0}).assign(
+        stage="nll", seed=0, **CELL_OF_DDPMPP
+    )
     images = pd.concat([image, image.assign(seed=1, nelbo=60.0)])
-    (row,) = records(tabulated(nll_table, replace(results, images=images), PUBLISHED, {}))
+    (row,) = records(nll_table(replace(results, images=images), PUBLISHED, {}))
     assert (row["nll_median"], row["nll_trimmed"], row["nll_fixed_median"]) == pytest.approx((2.0, 2.0, 2.5))
     assert row["nll_beyond"] == pytest.approx(0.5)
 
 
 def test_known_densities_have_means_by_density_and_length(tmp_path: Path) -> None:
-    (row,) = records(tabulated(toy2d_table, written(tmp_path, [{}], toy2d=TOY2D + "indm,,2,100,1e6,,,,,\n")))
+    (row,) = records(toy2d_table(written(tmp_path, [{}], toy2d=TOY2D + "indm,,2,100,1e6,,,,,\n")))
     assert (row["dataset"], row["model"], row["seeds"]) == ("moons-long", "indm", 3)
     assert (row["gap"], row["nelbo_excess"], row["energy_8"]) == pytest.approx((0.1, 0.6, 50))
 
 
 def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
     results = written(tmp_path, [{"seed": 3}], sweep=SWEEP, curve=CURVE, toy2d=TOY2D)
-    values = values_table(results)
-    name = results.runs[0]["run"]
+    values = results.values
+    name = first(results)
     assert not values.duplicated([*RUN_KEY, "stage", "metric", "sampler", "x"]).any()
     assert values["value"].notna().all()
     (swept,) = records(values.query("stage == 'sweep' and metric == 'fid'"))
@@ -381,21 +394,19 @@ def test_every_number_is_a_value_with_its_source(tmp_path: Path) -> None:
 def test_a_row_that_stands_twice_is_refused(tmp_path: Path, row: str) -> None:
     results = written(tmp_path, [{}], sweep=f"{SWEEP}{row}\n")
     with pytest.raises(ArtifactError, match=r"sweep\.csv.*ode_heun, 4\.0"):
-        values_table(results)
+        records(results.values)
 
 
 def test_likelihoods_of_each_image_are_collected(tmp_path: Path) -> None:
     """Those of the runs and of their snapshots; of a run that has a likelihood they must be there."""
-    name = written(tmp_path, [{"seed": 3, "nll": 2.0}], curve=CURVE).runs[0]["run"]
+    name = first(written(tmp_path, [{"seed": 3, "nll": 2.0}], curve=CURVE))
     file = Layout(tmp_path, "s").run(name) / "curve_images.csv"
     identity = CELL_OF_DDPMPP | {"seed": 3}
     file.unlink()
     with pytest.raises(ArtifactError, match=r"curve_images\.csv"):
-        read_results(Layout(tmp_path, "s"), Measured({name: identity}, ["digits"], curve=[name]), old_alpha)
+        collected(tmp_path, {name: identity}, curve=[name])
     file.write_text(CURVE_IMAGES)
-    table = images_table(
-        read_results(Layout(tmp_path, "s"), Measured({name: identity}, ["digits"], curve=[name]), old_alpha)
-    )
+    table = collected(tmp_path, {name: identity}, curve=[name]).images
     assert (table[list(identity)] == pd.Series(identity)).all(axis=None)
     assert table["stage"].tolist() == ["nll"] * 2 + ["curve"] * 4
     assert table["image"].tolist() == [0, 1] * 3
@@ -417,19 +428,16 @@ def test_means_that_are_not_those_of_the_images_are_refused(
     tmp_path: Path, name: str, old: str, new: str, message: str
 ) -> None:
     """Else the tables, which show means, and the verdicts, which are of images, would contradict each other."""
-    run = written(tmp_path, [{"nll": 2.0}], curve=CURVE).runs[0]["run"]
+    run = first(written(tmp_path, [{"nll": 2.0}], curve=CURVE))
     path = Layout(tmp_path, "s").run(run) / name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(ArtifactError, match=message):
-        read_results(
-            Layout(tmp_path, "s"), Measured({run: CELL_OF_DDPMPP | {"seed": 0}}, ["digits"], curve=[run]), old_alpha
-        )
+        collected(tmp_path, {run: CELL_OF_DDPMPP | {"seed": 0}}, curve=[run])
 
 
 def ablation(folder: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    results = written(folder, runs)
-    return records(ablation_table(results, values_table(results)))
+    return records(ablation_table(written(folder, runs)))
 
 
 def test_ablation_is_paired_by_seed(tmp_path: Path) -> None:
@@ -491,8 +499,8 @@ def test_times_are_medians_of_processor_time(records_of_jobs: list[dict[str, Any
 
 def compared(folder: Path, runs: list[dict[str, Any]]) -> pd.DataFrame:
     results = written(folder, runs)
-    fid, nll = tabulated(fid_table, results, PUBLISHED), tabulated(nll_table, results, PUBLISHED, {})
-    return comparison_table("s", fid, nll, values_table(results), PUBLISHED)
+    fid, nll = fid_table(results, PUBLISHED), nll_table(results, PUBLISHED, {})
+    return comparison_table("s", fid, nll, results.values, PUBLISHED)
 
 
 def test_every_published_number_is_compared_or_shown_absent(tmp_path: Path) -> None:
@@ -521,9 +529,9 @@ def test_numbers_of_other_models_stand_beside_our_lowest_on_the_same_dataset(tmp
 def test_a_suite_without_one_kind_of_number_is_compared(tmp_path: Path, empty: str) -> None:
     """An empty table has no types, so no number is asked of its columns."""
     results = written(tmp_path, [{"dataset": "fashion-mnist", "nll": 3.4}])
-    tables = {"fid": tabulated(fid_table, results, PUBLISHED), "nll": tabulated(nll_table, results, PUBLISHED, {})}
+    tables = {"fid": fid_table(results, PUBLISHED), "nll": nll_table(results, PUBLISHED, {})}
     tables[empty] = pd.DataFrame(columns=tables[empty].columns)
-    table = comparison_table("s", tables["fid"], tables["nll"], values_table(results), PUBLISHED)
+    table = comparison_table("s", tables["fid"], tables["nll"], results.values, PUBLISHED)
     assert (table.loc[table["ours"].notna(), "metric"] == "nll").all()
 
 

@@ -14,7 +14,7 @@ from docs.forecast import PAIRS, forecast
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import load_suite
 from indm.report.grades import BETTER
-from indm.report.results import read_rows
+from indm.report.rows import read_rows
 from tests.conftest import REPOSITORY
 
 PUBLISHED, PARAMS = REPOSITORY / "docs/results", REPOSITORY / "params"

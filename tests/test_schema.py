@@ -9,8 +9,7 @@ import pytest
 from indm.bench.stages import compute
 from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
-from indm.report.results import read_rows
-from indm.report.schema import read_object
+from indm.report.rows import read_object, read_rows
 from indm.store.layout import Layout
 from tests.conftest import REPOSITORY
 from tests.made_up import write_made_up_runs

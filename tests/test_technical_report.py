@@ -28,7 +28,7 @@ from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE
 from indm.report.intervals import TAIL, Interval, by_cluster, interval
 from indm.report.names import REFERENCE
 from indm.report.registrations import load_registrations
-from indm.report.results import read_rows, records
+from indm.report.rows import read_rows, records
 from indm.store.files import write_table
 from tests.conftest import REPOSITORY
 from tests.test_publish import costs, step_times

@@ -34,7 +34,7 @@ from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import SDE, T, importance_time
 from indm.errors import DivergenceError
 from indm.report.figures_toy2d import toy2d_figure
-from indm.report.results import read_rows
+from indm.report.rows import read_rows
 from indm.store.files import read_arrays
 from indm.store.layout import Layout
 from tests.conftest import REPOSITORY

@@ -20,7 +20,7 @@ from scipy.stats import rankdata, spearmanr
 
 from indm.arrays import read_array
 from indm.bench.stages import prepare, reference, train, tune
-from indm.bench.suite.load import load_suite
+from indm.bench.suite.load import load_suite, suite_content
 from indm.bench.suite.schema.suite import Suite
 from indm.bench.trials import with_trial
 from indm.bench.tuning import trial as trial_module
@@ -29,7 +29,7 @@ from indm.bench.tuning.trial import MEASURED, over_seeds
 from indm.diffusion.evaluation import Evaluation, bounds, likelihoods
 from indm.diffusion.model import load_model
 from indm.errors import ArtifactError, DataError, ParamsError, StoppedError
-from indm.report.results import Measured, read_results
+from indm.report.numbers import collect
 from indm.report.trials import best, spread
 from indm.report.tuning import length_rule, rank_agreement, tuned_table, tuning_table
 from indm.store.files import read_json, write_json, write_table
@@ -506,14 +506,14 @@ DEAR = """0,short,4,0.01,complete,,2.3,.1,2,.1,2.3,.1,,,15
 
 def results(layout: Layout, *names: str, searched: bool = True) -> Any:
     """Read the results of some runs, and of their searches."""
-    runs = {name: SUITE.runs[name].model_dump(exclude={"train", "sample"}) for name in names}
+    stages = ("train", "sample", "nll", *(["tune"] if searched else []))
     numbers = dict.fromkeys(("nll", "nelbo", "nelbo_no_reconstruction", "gap", "fid", "nfe", "num_samples"), 1.0)
     words = {"sampler": "ancestral", "extractor": "digits-cnn"}
     for name in names:
         for kind in ("samples", "fid", "nll", "train"):
             write_json(layout.run(name) / f"{kind}.json", {"run": name, "images": 1, "steps": 4} | numbers | words)
         write_table(layout.run(name) / "nll.csv", pd.DataFrame([{"image": 0} | numbers]))
-    return read_results(layout, Measured(runs, tune=names if searched else []), lambda _: 1.0)
+    return collect(layout.suite_folder, suite_content(SUITE), dict.fromkeys(stages, names))
 
 
 def read_searches(root: Path, searches: dict[str, str]) -> Any:

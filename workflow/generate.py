@@ -138,7 +138,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     from indm.bench.kept.page import read_folder, renewed, replace_block
     from indm.report.answers import EVIDENCE
     from indm.report.differences import COMPARISONS
-    from indm.report.results import read_rows
+    from indm.report.rows import read_rows
 
     for tables in sorted(published.glob("*/tables")):
         check_sums(tables.parent)

@@ -6,7 +6,7 @@ r"""The reconstruction decoder, which turns the noisy latent at eps back into th
     \hat\epsilon = \epsilon_\theta(z_\epsilon, \epsilon) \text{ (learned)} \quad\text{or}\quad \hat\epsilon = 0 \text{ (fixed)}
 
 Both give valid bounds. The fixed decoder costs :math:`-D\ln\alpha_\epsilon` whatever the network, so the tables derive its
-numbers from the learned one's and from :math:`\alpha_\epsilon` (:mod:`indm.report.decoders`).
+numbers from the learned one's and from :math:`\alpha_\epsilon` (:mod:`indm.report.numbers`).
 """
 
 import torch

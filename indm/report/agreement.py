@@ -17,8 +17,8 @@ from indm.report.chance import APART, BOUND, FAR, NONE, counts, distances
 from indm.report.comparable import KEYS, entries, left_out, text
 from indm.report.export import read_tables
 from indm.report.names import written
-from indm.report.results import read_rows, records
-from indm.report.schema import require
+from indm.report.numbers import Tidy
+from indm.report.rows import read_rows, records, require
 from indm.store.files import AGAIN, from_git, read_json
 from indm.store.layout import Layout
 from indm.store.sums import NAME as SUMS
@@ -136,14 +136,14 @@ def agreement(published: Path, layout: Layout) -> Agreement:
         check_sums(published)
     with from_git():
         theirs = {name: _checked(name, layout.suite, path, read_rows(path)) for name, path in paths.items()}
-        machines, suite_sha256 = _machines(record), _suite_of(record)
+        machines, suite_sha256 = _machines(published), _suite_of(record)
     own = {path.stem: (path, table) for path, table in read_tables(layout, paths).items()}
     here = {name: _checked(name, layout.suite, *own[name]) for name in paths}
     numbers = _beside(entries(theirs), entries(here), KEY)
     if numbers.empty:
         raise ArtifactError(f"{published}/tables: found no number to compare, expected some in {', '.join(KEYS)}")
     return Agreement(
-        (machines, _own_machines(layout)),
+        (machines, _machines(layout.suite_folder)),
         (suite_sha256, _suite_of(layout.tables / "provenance/table.json")),
         _verdict_pairs(_beside(_verdicts(theirs["claims"]), _verdicts(here["claims"]), ["claim"])),
         _judged(numbers),
@@ -212,21 +212,10 @@ def _judged(pairs: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values("table", key=lambda names: names.map([*KEYS].index), kind="stable", ignore_index=True)
 
 
-def _machines(path: Path) -> str:
-    executions = read_json(path).get("executions")
-    executions = executions if isinstance(executions, list) else []
-    found = [entry.get("machine") for entry in executions if isinstance(entry, dict)]
-    known = [machine for machine in found if isinstance(machine, str)]
-    if not known or len(known) < len(executions):
-        raise ArtifactError(f"{path}: found no machine, expected one for each execution; {AGAIN}")
-    return "; ".join(dict.fromkeys(known))
+def _machines(folder: Path) -> str:
+    return "; ".join(dict.fromkeys(str(each.get("machine", "unknown")) for each in Tidy(folder).record)) or "unknown"
 
 
 def _suite_of(path: Path) -> str:
     """Read the SHA-256 of the suite from a record; empty where unknown."""
     return str(read_json(path).get("suite_sha256") or "") if path.is_file() else ""
-
-
-def _own_machines(layout: Layout) -> str:
-    paths = sorted(layout.suite_folder.rglob("provenance/*.json"))
-    return "; ".join(dict.fromkeys(str(read_json(path).get("machine", "unknown")) for path in paths)) or "unknown"

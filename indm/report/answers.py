@@ -14,7 +14,7 @@ from indm.report.differences import COMPARISONS, COMPUTE, CONTROL, FIXED_NUMBER,
 from indm.report.export import ratio
 from indm.report.grades import BETTER, MEANINGS, NOT_BETTER, UNDECIDED, WORSE
 from indm.report.names import NAMES, TREATMENT, comparator, name, names, written
-from indm.report.results import read_rows, records
+from indm.report.rows import read_rows, records
 
 KEYS = ("id", *PLACE)
 NUMBERS = ("effect", "low", "high", "smallest_effect", "n", "planned", "failed_treatment", "failed_against")

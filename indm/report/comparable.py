@@ -18,7 +18,7 @@ from scipy import special
 
 from indm.report.catalogue import CATALOGUE, CELL, PLACE
 from indm.report.intervals import FEWEST_SEEDS, TAIL
-from indm.report.results import records
+from indm.report.rows import records
 from indm.report.trials import FITTED
 
 # The columns that identify a row, for each table that is compared.

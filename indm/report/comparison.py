@@ -6,10 +6,11 @@ import pandas as pd
 
 from indm.measured import PUBLISHED_METRICS
 from indm.registry import FAMILIES
+from indm.report.catalogue import CELL
 from indm.report.intervals import LEVEL
 from indm.report.names import row_name
 from indm.report.published import PUBLISHED_EXTRACTOR, sampler_kind, source_of
-from indm.report.results import CELL, Result, records
+from indm.report.rows import Row, records
 
 COMPARISON_COLUMNS = ["suite", *CELL, "metric", "sampler", "seeds", "ours", "ours_se", "ours_image_se", "published"]
 COMPARISON_COLUMNS += ["published_source", "difference", "verdict", "protocol_differences", "note"]
@@ -35,12 +36,12 @@ def comparison_table(
     )
 
 
-def _is_context(number: Result) -> bool:
+def _is_context(number: Row) -> bool:
     """Return whether a published number is of another model, or of a family as its paper has it, and shown for context only."""
     return number["model"] not in FAMILIES or str(number["note"]).startswith("context: ")
 
 
-def _could_be(number: Result, ours: Result) -> bool:
+def _could_be(number: Row, ours: Row) -> bool:
     """Return whether a published number could refer to a cell of ours; settings that its source does not state match any cell."""
     # The headline number, from the abstract, belongs to the plain model.
     variant = "" if number["variant"] == "headline" else number["variant"]
@@ -51,7 +52,7 @@ def _could_be(number: Result, ours: Result) -> bool:
     return open_or_same and number["sampler"] in ("", sampler_kind(ours.get("sampler", "")))
 
 
-def _without_match(number: Result, table: pd.DataFrame, datasets: list[str]) -> list[dict[str, Any]]:
+def _without_match(number: Row, table: pd.DataFrame, datasets: list[str]) -> list[dict[str, Any]]:
     row = _published_side(number)
     if _is_context(number):
         return [row | best | {"verdict": "context"} for best in _best(number, table)]
@@ -61,7 +62,7 @@ def _without_match(number: Result, table: pd.DataFrame, datasets: list[str]) -> 
     return [row | {"verdict": "not comparable", "protocol_differences": text}]
 
 
-def _best(number: Result, table: pd.DataFrame) -> list[dict[str, Any]]:
+def _best(number: Row, table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return our side of a number for another model: our lowest on the same dataset, which is the best likelihood or FID."""
     metric = number["metric"]
     same = (table["dataset"] == number["dataset"]) & table["model"].isin(FAMILIES)
@@ -84,22 +85,22 @@ def _best(number: Result, table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _share_scale(number: Result, ours: Result) -> bool:
+def _share_scale(number: Row, ours: Row) -> bool:
     """Return whether two numbers share a scale: FIDs from different extractors do not."""
     return number["metric"] == "nll" or ours["extractor"] == (number["extractor"] or PUBLISHED_EXTRACTOR)
 
 
-def _ours_side(ours: Result, metric: str) -> dict[str, Any]:
+def _ours_side(ours: Row, metric: str) -> dict[str, Any]:
     errors = {f"ours{end}": ours[f"{metric}{end}"] for end in ("_se", "_image_se")}
     return {"seeds": ours["seeds"], "ours": ours[metric], **errors}
 
 
-def _published_side(number: Result) -> dict[str, Any]:
+def _published_side(number: Row) -> dict[str, Any]:
     cell = {key: number[key] for key in [*CELL, "metric", "sampler", "note"]}
     return cell | {"published": float(number["value"]), "published_source": source_of(number)}
 
 
-def _compare(number: Result, ours: Result, network: pd.DataFrame) -> dict[str, Any]:
+def _compare(number: Row, ours: Row, network: pd.DataFrame) -> dict[str, Any]:
     metric = number["metric"]
     size = network.loc[tuple(ours[key] for key in CELL)].to_dict()
     decisive, other = _differences(number, ours, {str(key): value for key, value in size.items()})
@@ -118,7 +119,7 @@ def _compare(number: Result, ours: Result, network: pd.DataFrame) -> dict[str, A
     )
 
 
-def _verdict(metric: str, difference: float, ours: Result) -> str:
+def _verdict(metric: str, difference: float, ours: Row) -> str:
     """Write whether our 95 % interval contains the published number: Student's over seeds, or else the normal one over images."""
     from scipy import stats
 
@@ -131,7 +132,7 @@ def _verdict(metric: str, difference: float, ours: Result) -> str:
     return f"{'agrees' if abs(difference) <= bound else word} ({100 * LEVEL:.0f} % over {over})"
 
 
-def _differences(number: Result, ours: Result, network: Result) -> tuple[list[str], list[str]]:
+def _differences(number: Row, ours: Row, network: Row) -> tuple[list[str], list[str]]:
     """List the differences in protocol: first those that rule out a comparison, then the others."""
     images = number["metric"] != "nll"
     parameters = network.get("score_parameters", float("nan")) + network.get("flow_parameters", float("nan"))

@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from indm.report.results import CELL, Result
+from indm.report.catalogue import CELL
+from indm.report.rows import Row
 
 COUNTED = ["score_parameters", "flow_parameters", "train_flops_per_step", "nfe"]
 TIMES = ["ms_per_step", "seconds_per_1000_samples"]
@@ -26,10 +27,10 @@ COMPUTE_COLUMNS = [
 
 def compute_table(
     suite: str,
-    runs: Mapping[str, Result],
-    train: Mapping[str, Result],
-    samples: Mapping[str, Result],
-    provenance: Mapping[str, Mapping[str, Result]],
+    runs: Mapping[str, Row],
+    train: Mapping[str, Row],
+    samples: Mapping[str, Row],
+    provenance: Mapping[str, Mapping[str, Row]],
 ) -> pd.DataFrame:
     """Tabulate the cost of the runs: the median of times over the runs, and the mean of the memory with its standard error.
 
@@ -49,7 +50,7 @@ def compute_table(
     return pd.DataFrame(table, columns=COMPUTE_COLUMNS).astype({"seeds": "Int64"})
 
 
-def _costs(train: Result, samples: Result, provenance: Mapping[str, Result]) -> dict[str, Any]:
+def _costs(train: Row, samples: Row, provenance: Mapping[str, Row]) -> dict[str, Any]:
     known = {**train, **samples}
     # For an imported checkpoint, the FLOPs per step are unknown.
     counted = {key: float("nan" if known.get(key) is None else known[key]) for key in COUNTED}
@@ -63,7 +64,7 @@ def _costs(train: Result, samples: Result, provenance: Mapping[str, Result]) -> 
     }
 
 
-def _seconds(record: Result) -> float:
+def _seconds(record: Row) -> float:
     """Return the time of a job: on a CPU the processor time, and on a GPU the wall time, since the processor waits for the GPU."""
     found = record.get("processor_seconds" if record.get("device", "cpu") == "cpu" else "seconds")
     return float("nan" if found is None else found)

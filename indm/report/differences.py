@@ -35,12 +35,11 @@ import pandas as pd
 from indm.fields import cell_name
 from indm.report.catalogue import CELL, PLACE
 from indm.report.claims import BEST_SCALE, CHOSEN, Bound, Claim, Claims, GradingParams, Metric, Side
-from indm.report.decoders import decoders
 from indm.report.intervals import Numbers, by_cluster
 from indm.report.names import REFERENCE
+from indm.report.numbers import RUN_KEY, decoders, refuse_other_images, refuse_repeats
 from indm.report.registrations import Seeds
-from indm.report.results import RUN_KEY, records
-from indm.report.values import refuse_other_images, refuse_repeats
+from indm.report.rows import records
 from indm.variants import FROZEN_FLOW, SAME_COMPUTE
 
 # The three comparisons of each claim; a comparison with a fixed number; and an exploratory one, with a further control.

@@ -15,7 +15,7 @@ from indm.report.grades import grade
 from indm.report.intervals import Numbers, interval
 from indm.report.names import name
 from indm.report.plotting import COLUMN, SOFT, STYLE, note, style_of, styled
-from indm.report.results import records
+from indm.report.rows import records
 
 ENTRY, DDPMPP, RECORD = "entry", "ddpmpp", "record"
 VERDICT_COLUMNS = ["against", "verdict", "effect", "low", "high", "smallest_effect", "unit", "n", "images", "reason"]

@@ -13,7 +13,7 @@ import pandas as pd
 from indm.errors import ArtifactError
 from indm.report.catalogue import SHOWN
 from indm.report.grades import NOT_BETTER
-from indm.report.results import read_rows, records
+from indm.report.rows import read_rows, records
 from indm.store.files import file_sha256, write_table
 from indm.store.layout import Layout
 from indm.store.manifest import Manifest, read_manifest

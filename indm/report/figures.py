@@ -23,7 +23,7 @@ from indm.report.figures_tuning import tuning
 from indm.report.intervals import OVER_MANY
 from indm.report.names import arm
 from indm.report.plotting import INK, STYLE, WIDTH, label_rows, note, plot_interval, style_of, styled, to_svg
-from indm.report.results import read_rows
+from indm.report.rows import read_rows
 
 # The row from which the others deviate, and the names of deviations.
 BASE = "base"

@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 from indm.registry import SAMPLERS
+from indm.report.catalogue import CELL
 from indm.report.literature import PUBLISHED_COLUMNS, load_published
-from indm.report.results import CELL, Result, records
+from indm.report.rows import Row, records
 
 # The extractor of the published FIDs, which are not comparable with FIDs by another extractor.
 PUBLISHED_EXTRACTOR = "inception-v3-compat"
@@ -27,7 +28,7 @@ def read_published(path: Path) -> pd.DataFrame:
     return pd.DataFrame(load_published(path), columns=PUBLISHED_COLUMNS)
 
 
-def published_value(published: pd.DataFrame, cell: Result, metric: str, sampler: str = "") -> dict[str, Any]:
+def published_value(published: pd.DataFrame, cell: Row, metric: str, sampler: str = "") -> dict[str, Any]:
     """Look up the published number for a cell's dataset, SDE, model, variant, objective and kind of sampler; else ``None``."""
     match = published[(published["metric"] == metric) & published["sampler"].isin(["", sampler_kind(sampler)])]
     for key in CELL:
@@ -45,5 +46,5 @@ def sampler_kind(sampler: str) -> str:
     return "ode" if sampler in SAMPLERS and not SAMPLERS.literal(sampler, "CORRECTOR") else "pc"
 
 
-def source_of(published: Result) -> str:
+def source_of(published: Row) -> str:
     return f"{published['source']}, {published['locator']}"

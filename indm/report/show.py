@@ -16,7 +16,7 @@ from indm.report.columns import HIGHER, described, heading
 from indm.report.export import again, edited, effect_with_ends, read_tables
 from indm.report.matrix import short
 from indm.report.names import names, row_name, written
-from indm.report.results import records
+from indm.report.rows import records
 from indm.report.verdicts import CHANGED
 from indm.store.layout import Layout
 from indm.terminal import WIDTH, grid

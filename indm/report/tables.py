@@ -15,14 +15,13 @@ from scipy.stats import trim_mean
 
 from indm.errors import ArtifactError
 from indm.measured import BAND_METRICS, CURVE_METRICS, FLOW_METRICS, IMAGE_METRICS, LIKELIHOODS, SWEEP_METRICS
-from indm.report.catalogue import FLOORS
-from indm.report.decoders import decoders
+from indm.report.catalogue import CELL, FLOORS
 from indm.report.intervals import log_ends
 from indm.report.names import REFERENCE
+from indm.report.numbers import RUN_KEY, Results, decoders
 from indm.report.published import PUBLISHED_EXTRACTOR, published_value
-from indm.report.results import CELL, RUN_KEY, Result, Results, records
+from indm.report.rows import Row, records
 from indm.report.tuning import tuned_table, tuning_table
-from indm.report.values import images_table, values_table, with_sound
 
 # The numbers that the ablation compares: stage, metric, and the number whose difference is taken.
 ABLATION = [("nll", "nelbo", "nelbo"), ("nll", "nll", "nll"), ("nll", "gap", "gap"), ("fid", "fid", "log_fid")]
@@ -55,34 +54,32 @@ TOY2D_COLUMNS = [*HEAD, "parameters", "train_flops"]
 
 def suite_tables(results: Results, published: pd.DataFrame, decoder: str) -> dict[str, pd.DataFrame]:
     """Compute the tables of the ``table`` stage, by name; a table that the suite does not ask for has no rows."""
-    values = values_table(results)
     return {
-        "values": values,
-        "images": images_table(results),
-        "fid": fid_table(results, values, published),
-        "nll": nll_table(results, values, published, decoders(values, decoder)),
-        "discretization": discretization_table(results, values),
-        "learning_curve": learning_curve_table(results, values),
-        "ablation": ablation_table(results, values),
+        "values": results.values,
+        "images": results.images,
+        "fid": fid_table(results, published),
+        "nll": nll_table(results, published, decoders(results.values, decoder)),
+        "discretization": discretization_table(results),
+        "learning_curve": learning_curve_table(results),
+        "ablation": ablation_table(results),
         "protocol": protocol_table(results),
-        "toy2d": toy2d_table(results, values),
-        "flow": flow_table(results, values),
+        "toy2d": toy2d_table(results),
+        "flow": flow_table(results),
         "tuning": tuning_table(results),
         "tuned": tuned_table(results),
     }
 
 
-def fid_table(results: Results, values: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+def fid_table(results: Results, published: pd.DataFrame) -> pd.DataFrame:
     """Tabulate FID, KID and the other scores of images, and below them the floors of every dataset.
 
     Raises:
         ArtifactError: if the seeds of a cell do not share a protocol.
     """
     protocol = ["sampler", "num_samples", "extractor"]
-    runs = _of_runs(results, results.fid, results.samples, results.fid)
-    _refuse_protocols(runs, protocol)
-    facts = _facts(runs, CELL, protocol, means=["nfe"])
-    table = facts.join(_aggregated(values, "fid", CELL)).reset_index()
+    _refuse_protocols(results.rows["fid"], protocol)
+    facts = _facts(results.rows["fid"], CELL, protocol, means=["nfe"])
+    table = facts.join(_aggregated(results.values, "fid", CELL)).reset_index()
     beside = pd.DataFrame([_published_beside(published, cell) for cell in records(table)], table.index)
     return _finish(results.suite, pd.concat([table.join(beside), _floors(results)]), FID_COLUMNS)
 
@@ -99,16 +96,16 @@ def _refuse_protocols(runs: pd.DataFrame, keys: list[str]) -> None:
 def _floors(results: Results) -> pd.DataFrame:
     """Tabulate the scores of real images, whose errors are over images."""
     rows = []
-    for dataset, reference in results.references.items():
+    for reference in records(results.rows["reference"]):
         for floor, scores in reference["floors"].items():
-            row = {"dataset": dataset, "model": FLOORS[floor], "extractor": reference["extractor"]}
+            row = {"dataset": reference["dataset"], "model": FLOORS[floor], "extractor": reference["extractor"]}
             for name, score in scores.items():
                 row[re.sub("_se$", "_image_se", name)] = score
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _published_beside(published: pd.DataFrame, cell: Result) -> dict[str, Any]:
+def _published_beside(published: pd.DataFrame, cell: Row) -> dict[str, Any]:
     """Look up the published FID and inception score of a cell, by its or an unstated extractor, and name each source once."""
     extractor = cell["extractor"]
     comparable = published[published["extractor"].isin(["", extractor]) & (extractor == PUBLISHED_EXTRACTOR)]
@@ -118,15 +115,15 @@ def _published_beside(published: pd.DataFrame, cell: Result) -> dict[str, Any]:
     return fid | score | {"published_source": "; ".join(dict.fromkeys(filter(None, sources))) or None}
 
 
-def nll_table(
-    results: Results, values: pd.DataFrame, published: pd.DataFrame, decoders: Mapping[tuple[str, ...], str]
-) -> pd.DataFrame:
+def nll_table(results: Results, published: pd.DataFrame, decoders: Mapping[tuple[str, ...], str]) -> pd.DataFrame:
     """Tabulate the likelihood numbers, in bits/dim, with both decoders; ``decoder`` is the one that claims use."""
-    runs = _of_runs(results, results.nll, results.nll)
+    runs = results.rows["nll"]
     # Only where a suite limits them, so that tables of other suites keep their bytes.
     limited = ["ode_images"] if "ode_images" in runs else []
     tails = _over_seeds(_tails(results.images), [*TAILS, "nll_beyond"])
-    table = _facts(runs, CELL, ["images", *limited]).join([_aggregated(values, "nll", CELL), tails]).reset_index()
+    table = (
+        _facts(runs, CELL, ["images", *limited]).join([_aggregated(results.values, "nll", CELL), tails]).reset_index()
+    )
     table["decoder"] = [decoders.get(cell) for cell in table[CELL].itertuples(index=False, name=None)]
     beside = pd.DataFrame([published_value(published, cell, "nll") for cell in records(table)], table.index)
     return _finish(results.suite, table.join(beside), [*NLL_COLUMNS, *limited])
@@ -147,34 +144,33 @@ def _tails(images: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def flow_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
+def flow_table(results: Results) -> pd.DataFrame:
     """Tabulate the effect of each trained flow on test images; see :func:`indm.flows.description.describe`.
 
     If the suite asks for it, also the share of each frequency band in the bound; see :mod:`indm.diffusion.bands`.
     """
-    runs = _of_runs(results, results.flow, results.flow)
-    table = _facts(runs, CELL, ["images"]).join(_aggregated(values, "flow", CELL)).reset_index()
+    runs = results.rows["flow"]
+    table = _facts(runs, CELL, ["images"]).join(_aggregated(results.values, "flow", CELL)).reset_index()
     # Only where a suite asks for bands, so that tables of other suites keep their bytes.
     bands = _with_errors(*BAND_METRICS) if BAND_METRICS[0] in runs else []
     return _finish(results.suite, table, [*FLOW_COLUMNS, *bands])
 
 
-def discretization_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
+def discretization_table(results: Results) -> pd.DataFrame:
     """Tabulate FID and KID against the steps of each sampler; ``skip`` is the reason for missing numbers.
 
     ``fid_low`` and ``fid_high`` are the ends of the interval over seeds of the geometric mean, because FIDs are compared by their
     ratios. ``sound`` is 0 if the sampler needs more steps, because its own error may then dominate.
     """
-    rows, keys = with_sound(results.sweep), [*CELL, "sampler", "steps", "sound"]
-    facts = []
-    for key, group in rows.groupby(keys, sort=False):
+    keys, facts = [*CELL, "sampler", "steps", "sound"], []
+    for key, group in results.rows["sweep"].groupby(keys, sort=False):
         low, high = log_ends(group["fid"])
         row = dict(zip(keys, cast(tuple[Any, ...], key), strict=True))
         row |= {"seeds": group["fid"].notna().sum(), "nfe": group["nfe"].mean()}
         row |= {"num_samples": group["num_samples"].max(), "skip": _skipped(group)}
         facts.append(row | {"fid_low": low, "fid_high": high})
     table = _frame(facts, keys).astype({"steps": float, "sound": float})
-    numbers = _aggregated(values, "sweep", keys, x="steps")
+    numbers = _aggregated(results.values, "sweep", keys, x="steps")
     return _finish(results.suite, table.join(numbers, on=keys), DISCRETIZATION_COLUMNS)
 
 
@@ -185,23 +181,23 @@ def _skipped(group: pd.DataFrame) -> str:
     return few + "; ".join(dict.fromkeys(reasons))
 
 
-def learning_curve_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
+def learning_curve_table(results: Results) -> pd.DataFrame:
     """Tabulate the likelihoods during training, in bits/dim, against steps and training FLOPs."""
     keys = [*CELL, "step"]
-    table = _facts(results.curve.astype({"step": float}), keys, ["flops", "images", "split"])
-    table = table.join(_aggregated(values, "curve", keys, x="step")).reset_index()
+    table = _facts(results.rows["curve"].astype({"step": float}), keys, ["flops", "images", "split"])
+    table = table.join(_aggregated(results.values, "curve", keys, x="step")).reset_index()
     return _finish(results.suite, table, LEARNING_CURVE_COLUMNS)
 
 
 def protocol_table(results: Results) -> pd.DataFrame:
     """Tabulate the change in FID for each deviation from the suite's protocol, for the one run of each dataset."""
     names = {"fid_se": "fid_image_se", "difference_se": "difference_image_se"}
-    return _finish(results.suite, results.protocol.rename(columns=names).assign(seeds=1), PROTOCOL_COLUMNS)
+    return _finish(results.suite, results.rows["protocol"].rename(columns=names).assign(seeds=1), PROTOCOL_COLUMNS)
 
 
-def toy2d_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
+def toy2d_table(results: Results) -> pd.DataFrame:
     """Tabulate the studies of known densities: the mean of every number over the seeds that have it, likelihoods in bits/dim."""
-    rows = results.toy2d
+    rows, values = results.rows["toy2d"], results.values
     sizes = [name for name in ("parameters", "train_flops", "step_flops") if name in rows]
     steps = values["x"].astype(object).map("_{:g}".format, na_action="ignore").fillna("")
     numbers = values.assign(metric=values["metric"] + steps)
@@ -215,7 +211,7 @@ def toy2d_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     return _finish(results.suite, table, list(dict.fromkeys(columns)))
 
 
-def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
+def ablation_table(results: Results) -> pd.DataFrame:
     """Tabulate every variant's numbers and their differences from the plain baseline, paired by seed.
 
     .. math:: d = \\frac{1}{n} \\sum_s (v_s - b_s)
@@ -224,7 +220,7 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     logarithms, v = log FID. FIDs from different numbers of images are not comparable, because few images bias FID upwards: the
     difference is left out, and ``skip`` gives the reason.
     """
-    numbers = _ablated(results, values)
+    numbers = _ablated(results)
     keys = ["dataset", "sde", "objective", "seed"]
     is_baseline = (numbers["model"] == REFERENCE) & (numbers["variant"] == "")
     baseline = numbers[is_baseline].drop(columns=["model", "variant"]).assign(pairs=1)
@@ -244,15 +240,14 @@ def ablation_table(results: Results, values: pd.DataFrame) -> pd.DataFrame:
     return _finish(results.suite, table, ABLATION_COLUMNS)
 
 
-def _ablated(results: Results, values: pd.DataFrame) -> pd.DataFrame:
+def _ablated(results: Results) -> pd.DataFrame:
     """Put the numbers that the ablation compares beside each other, a row for each run, with the number of its images."""
-    series = {}
+    values, series = results.values, {}
     for stage, metric, _ in ABLATION:
         found = values[(values["stage"] == stage) & (values["metric"] == metric)]
         series[metric] = found.groupby(RUN_KEY)["value"].mean().astype(float)
     wide = pd.DataFrame(series, pd.MultiIndex.from_frame(values[RUN_KEY].drop_duplicates())).dropna(how="all")
-    drawn = _of_runs(results, results.samples, results.samples)[[*RUN_KEY, "num_samples"]]
-    drawn = drawn.rename(columns={"num_samples": "drawn"})
+    drawn = results.rows["sample"][[*RUN_KEY, "num_samples"]].rename(columns={"num_samples": "drawn"})
     return wide.reset_index().merge(drawn, on=RUN_KEY, how="left")
 
 
@@ -262,18 +257,6 @@ def _unlike(group: pd.DataFrame) -> str:
     unlike = (pair for pair in pairs if pair[0] != pair[1] and not any(map(pd.isna, pair)))
     found = (f"{own:g} images, {REFERENCE}'s of {other:g}" for own, other in unlike)
     return "; ".join(f"log_fid_difference: FID is of {words}" for words in found)
-
-
-def _of_runs(results: Results, measured: Iterable[str], *facts: Mapping[str, Result]) -> pd.DataFrame:
-    """Put the facts of measured runs into one table, a row for each run."""
-    rows = []
-    for run in results.runs:
-        if run["run"] in measured:
-            row = dict(run)
-            for found in facts:
-                row |= found[run["run"]]
-            rows.append(row)
-    return _frame(rows, CELL)
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: list[str]) -> pd.DataFrame:

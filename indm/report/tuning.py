@@ -16,8 +16,9 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from indm.report.results import CELL, RUN_KEY, Results, records
-from indm.report.schema import TABLES, Kind
+from indm.report.catalogue import CELL
+from indm.report.numbers import RUN_KEY, Results
+from indm.report.rows import KINDS, Kind, records
 from indm.report.trials import FITTED, best
 
 COMPARED = ["dataset", "sde", "objective"]
@@ -26,23 +27,25 @@ READINGS = ("same trials", "same compute")
 FEWEST_RANKS = 3
 # The gain, in bits/dim, that makes another doubling of the training worthwhile: the smallest effect of the claims.
 GAIN = 0.01
-MEASURED = [column for column, kind in TABLES["tune"].items() if kind is Kind.OPTIONAL and column != "trial"]
+MEASURED = [column for column, kind in KINDS["tune"].items() if kind is Kind.OPTIONAL and column != "trial"]
 FOUND = ["at_end", "trial", "steps", "target", "target_image_se", "flops", "rank_agreement", "rank_agreement_p"]
 FOUND += ["length_rule"]
 
 
 def tuning_table(results: Results) -> pd.DataFrame:
     """Tabulate every training of every search, failures included."""
-    rows = results.tune.assign(gain_per_doubling=_gains(results.tune), suite=results.suite)
-    head = ["suite", *CELL, "trial", "phase", "steps", *_parameters(results.tune), "state", "reason"]
-    table = rows[[*head, *MEASURED, *_of_fits(results.tune), "gain_per_doubling", "flops"]].astype({"trial": "Int64"})
+    found = results.rows["tune"]
+    rows = found.assign(gain_per_doubling=_gains(found), suite=results.suite)
+    head = ["suite", *CELL, "trial", "phase", "steps", *_parameters(found), "state", "reason"]
+    table = rows[[*head, *MEASURED, *_of_fits(found), "gain_per_doubling", "flops"]].astype({"trial": "Int64"})
     return table.rename(columns={key: f"{key.removesuffix('_se')}_image_se" for key in MEASURED if key.endswith("_se")})
 
 
 def tuned_table(results: Results) -> pd.DataFrame:
     """Tabulate the result of each model's search, in both readings."""
-    parameters, table = _parameters(results.tune), []
-    for _, arms in results.tune.groupby(COMPARED, sort=False):
+    found, table = results.rows["tune"], []
+    parameters = _parameters(found)
+    for _, arms in found.groupby(COMPARED, sort=False):
         short = arms[arms["phase"] == "short"]
         budgets = dict(zip(READINGS, (math.inf, short.groupby(CELL)["flops"].max().min()), strict=True))
         for key, arm in arms.groupby(CELL, sort=False):
@@ -54,7 +57,7 @@ def tuned_table(results: Results) -> pd.DataFrame:
                 {"suite": results.suite, **cell, "reading": reading, **_read(arm, budget, parameters)}
                 for reading, budget in budgets.items()
             ]
-    columns = ["suite", *CELL, "reading", "trials", "failed", *parameters, *FOUND, *_of_fits(results.tune)]
+    columns = ["suite", *CELL, "reading", "trials", "failed", *parameters, *FOUND, *_of_fits(found)]
     return pd.DataFrame(table, columns=columns).astype(dict.fromkeys(("trials", "failed", "trial", "steps"), "Int64"))
 
 
@@ -95,7 +98,7 @@ def length_rule(arm: pd.DataFrame) -> str:
 
 def _parameters(rows: pd.DataFrame) -> list[str]:
     """Name the hyper-parameters of all models: the columns that not every search has."""
-    known = [*RUN_KEY, "source", *TABLES["tune"], *FITTED]
+    known = [*RUN_KEY, "source", *KINDS["tune"], *FITTED]
     return [column for column in map(str, rows) if column not in known]
 
 

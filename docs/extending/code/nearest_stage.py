@@ -6,8 +6,8 @@ import pandas as pd
 
 from indm.arrays import read_array
 from indm.metrics.nearest import nearest
+from indm.report.catalogue import CELL
 from indm.report.export import write_published
-from indm.report.results import CELL
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
 

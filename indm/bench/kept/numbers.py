@@ -7,8 +7,8 @@ from typing import Any
 
 from indm.diffusion.fixed_decoder import FIXED
 from indm.errors import ArtifactError
-from indm.report.results import read_texts, records
-from indm.report.values import VALUE_COLUMNS
+from indm.report.numbers import VALUE_COLUMNS
+from indm.report.rows import read_texts, records
 from indm.store.files import TABLE_FORMAT, read_json
 from indm.store.sums import REMEDY
 

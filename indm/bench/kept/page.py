@@ -21,7 +21,7 @@ from indm.report.page.document import FLOPS, Document, facts, sections
 from indm.report.page.means import read_means
 from indm.report.page.registration import describe_registration
 from indm.report.registrations import load_registrations
-from indm.report.results import read_rows
+from indm.report.rows import read_rows
 from indm.store.files import read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import ACCEPTED, commit_date

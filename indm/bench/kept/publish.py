@@ -17,7 +17,7 @@ from indm.bench.suite.load import suite_sha256
 from indm.errors import ArtifactError
 from indm.report.answers import EVIDENCE
 from indm.report.catalogue import COMPRESSED, PUBLISHED
-from indm.report.results import read_rows
+from indm.report.rows import read_rows
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
 from indm.store.provenance import ACCEPTED, accepted_since, read_provenance

@@ -9,9 +9,10 @@ from indm.bench.suite.registrations import changed_seeds
 from indm.report.comparison import comparison_table
 from indm.report.differences import compare
 from indm.report.export import write_published
+from indm.report.numbers import Tidy
 from indm.report.published import read_published
 from indm.report.registrations import load_registrations
-from indm.report.results import read_rows
+from indm.report.rows import read_rows
 from indm.report.verdicts import claims_table, differences_table, without_verdicts
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
@@ -24,15 +25,17 @@ def run(suite: "Suite", layout: Layout) -> Finished:
     """Write ``claims.csv``, ``differences.csv`` and ``comparison.csv``."""
     claims = load_claims(Path("params/claims.yaml"))
     published = read_published(Path("params/published.csv"))
-    values, images = (read_rows(layout.tables / f"{name}.csv", name) for name in ("values", "images"))
+    numbers = Tidy(layout.suite_folder)
     fid, nll = (read_rows(layout.tables / f"{name}.csv") for name in ("fid", "nll"))
     registrations = load_registrations(Path("params/registrations.yaml"))
     registration = registrations.of(suite.suite)
     registered = registration.seeds if registration else {}
-    compared = compare(values, images, claims, suite.grading, suite.failed_beyond, registered)
+    compared = compare(numbers.values, numbers.images, claims, suite.grading, suite.failed_beyond, registered)
     graded = claims_table(compared, suite.suite, suite.grading.rows, changed_seeds(registration, suite))
     graded = without_verdicts(graded, contradictions(registrations, suite.suite).values())
     write_published(layout.tables / "claims.csv", graded)
     write_published(layout.tables / "differences.csv", differences_table(compared, suite.suite))
-    write_published(layout.tables / "comparison.csv", comparison_table(suite.suite, fid, nll, values, published))
+    write_published(
+        layout.tables / "comparison.csv", comparison_table(suite.suite, fid, nll, numbers.values, published)
+    )
     return Finished(layout.tables)

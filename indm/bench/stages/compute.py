@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from indm.report.compute import compute_table
 from indm.report.export import write_published
-from indm.report.schema import read_object
+from indm.report.numbers import FILES
+from indm.report.rows import read_object
 from indm.store.layout import Layout
 from indm.store.provenance import Finished, read_provenance
 
@@ -16,13 +17,12 @@ def run(suite: "Suite", layout: Layout) -> Finished:
     """Write ``compute.csv``."""
     runs = {name: run.model_dump(exclude={"train", "sample"}) for name, run in suite.runs.items()}
     files = {
-        kind: {name: read_object(layout.run(name) / f"{kind}.json", kind, name) for name in runs}
-        for kind in ("train", "samples")
+        stage: {name: read_object(layout.suite_folder / FILES[stage].format(name), stage, name) for name in runs}
+        for stage in ("train", "sample")
     }
-    executions = {name: {stage: _execution(layout, name, stage) for stage in ("train", "sample")} for name in runs}
-    write_published(
-        layout.tables / "compute.csv", compute_table(suite.suite, runs, files["train"], files["samples"], executions)
-    )
+    executions = {name: {stage: _execution(layout, name, stage) for stage in files} for name in runs}
+    table = compute_table(suite.suite, runs, files["train"], files["sample"], executions)
+    write_published(layout.tables / "compute.csv", table)
     return Finished(layout.tables)
 
 

@@ -17,7 +17,7 @@ from indm.report.matrix import Form, counts, matrix, plain, table
 from indm.report.names import REFERENCE, names
 from indm.report.page.entries import set_entry
 from indm.report.page.means import ARMS, Row
-from indm.report.results import records
+from indm.report.rows import records
 from indm.store.provenance import commit_date
 
 # The first figure: its name and title, and what it shows.

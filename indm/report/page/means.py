@@ -9,7 +9,7 @@ import pandas as pd
 from indm.report.catalogue import CELL, PLACE
 from indm.report.names import REFERENCE, TREATMENT, arm, name, names
 from indm.report.page.entries import Entry, column_entries
-from indm.report.results import read_columns
+from indm.report.rows import read_columns
 from indm.variants import SAME_COMPUTE
 
 LADDER = ("", "fixed-filter", "learned-curve-filter")

@@ -14,7 +14,7 @@ from indm.report.columns import described, heading
 from indm.report.names import with_models
 from indm.report.page.contents import Missing, missing
 from indm.report.page.entries import Entry, column_entries
-from indm.report.results import read_columns
+from indm.report.rows import read_columns
 
 FEWEST_ROWS_TO_SHARE = 3
 # What an address may have as it is, and HTML, too.

@@ -1,4 +1,4 @@
-"""The required content of result files: keys or columns, types, finite numbers, rows. Each file has one reader, which checks it.
+"""The rows of one file: read, and checked for what its kind requires: keys or columns, types, finite numbers, rows.
 
 A manifest shows whether a file is unchanged since its stage wrote it; these checks show whether the stage wrote a valid result.
 """
@@ -36,26 +36,26 @@ def _measured(*metrics: str) -> dict[str, Kind]:
     return _all(Kind.NUMBER, *metrics) | _all(Kind.OPTIONAL, *(f"{metric}_se" for metric in metrics))
 
 
+Row = Mapping[str, Any]
 Schema = Mapping[str, Kind]
 # nll_uncorrected is there only if the suite asks for it.
 NUMBERS = ("nll", "nelbo", "nelbo_no_reconstruction", "gap")
-# Absent for a model without an ODE, and where the suite leaves the ODE out; see :func:`indm.report.results.read_results`.
+# Absent for a model without an ODE, and where the suite leaves the ODE out; see :func:`indm.report.numbers.collect`.
 OF_ODE = ("nll", "gap")
 CELL_KEYS = _all(Kind.TEXT, *CELL)
-OBJECTS: dict[str, Schema] = {
+# By kind of file. The first ones are JSON objects, the others tables.
+KINDS: dict[str, Schema] = {
     # The FLOPs of an imported checkpoint are unknown.
     "train": _all(Kind.NUMBER, "steps")
     | _all(Kind.OPTIONAL, "score_parameters", "flow_parameters", "train_flops_per_step"),
     # The adaptive ODE chooses its own steps.
-    "samples": _all(Kind.TEXT, "sampler") | _all(Kind.NUMBER, "nfe", "num_samples") | _all(Kind.OPTIONAL, "steps"),
+    "sample": _all(Kind.TEXT, "sampler") | _all(Kind.NUMBER, "nfe", "num_samples") | _all(Kind.OPTIONAL, "steps"),
     "fid": _all(Kind.TEXT, "extractor") | _measured("fid"),
     "nll": _all(Kind.NUMBER, "images")
     | _all(Kind.OPTIONAL, "nll_uncorrected", "nll_uncorrected_se")
     | _measured(*NUMBERS),
     "flow": _all(Kind.NUMBER, "images", "log_det_se", *FLOW_METRICS),
     "reference": _all(Kind.TEXT, "extractor"),
-}
-TABLES: dict[str, Schema] = {
     "curve": _all(Kind.NUMBER, "step", "flops", "images", "log_det_bound")
     | _all(Kind.TEXT, "split")
     | _all(Kind.OPTIONAL, *OF_ODE, *(f"{key}_se" for key in OF_ODE))
@@ -85,6 +85,47 @@ TABLES: dict[str, Schema] = {
     | _all(Kind.NUMBER, "value")
     | _all(Kind.OPTIONAL, "seed", "x", "sound", "se"),
 }
+# Columns that hold texts in any table: in result files, and in the tables made from them.
+TEXTS = [name for kind in KINDS.values() for name, value in kind.items() if value is Kind.TEXT]
+TEXTS += ["published_source", "reading", "length_rule", "at_end", "treatment", "against", "to_decide"]
+
+
+def read_rows(path: Path, kind: str | None = None, columns: Iterable[str] = ()) -> pd.DataFrame:
+    """Read a table: absent texts as empty texts, absent numbers as NaN; check its kind, a key of :data:`KINDS`, if it has one.
+
+    Raises:
+        ArtifactError: if it is missing, not a table, lacks a column, or is not of this kind.
+    """
+    table = _read(path, columns, dtype=dict.fromkeys(TEXTS, str))
+    table = table.fillna(dict.fromkeys(table.columns.intersection(TEXTS), ""))
+    if kind is not None:
+        _check_table(path, table, kind)
+    return table
+
+
+def read_columns(path: Path, *columns: str) -> pd.DataFrame:
+    """Read a table whose columns are texts or numbers, whole ones as such, and absent ones as absent; see :func:`read_rows`."""
+    return _read(path, columns, dtype=dict.fromkeys(TEXTS, str), dtype_backend="numpy_nullable")
+
+
+def read_texts(path: Path, *columns: str) -> pd.DataFrame:
+    """Read a table as texts, with absent texts empty; see :func:`read_rows`."""
+    return _read(path, columns, dtype=str, keep_default_na=False)
+
+
+def _read(path: Path, columns: Iterable[str], **options: Any) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, **options)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{path}: cannot be read as a table ({reason}); {AGAIN}") from None
+    require(path, table, columns)
+    return table
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """List the rows of a table as mappings from the names of its columns."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def read_object(path: Path, kind: str, run: str | None = None) -> dict[str, Any]:
@@ -98,7 +139,7 @@ def read_object(path: Path, kind: str, run: str | None = None) -> dict[str, Any]
         raise ArtifactError(f"{path}: found the result of run {content.get('run')}, expected run {run}; {AGAIN}")
     has_none = content.get("no_ode") or content.get("ode_images") == 0
     spared = _all(Kind.OPTIONAL, *OF_ODE) if has_none else {}
-    for key, expected in {**OBJECTS[kind], **spared}.items():
+    for key, expected in {**KINDS[kind], **spared}.items():
         _check(path, f"key {key}", content.get(key), expected)
     for key, value in _numbers(content):
         _check(path, f"key {key}", value, Kind.OPTIONAL)
@@ -111,16 +152,16 @@ def require(path: Path, table: pd.DataFrame, columns: Iterable[str], remedy: str
         raise ArtifactError(f"{path}: found no column {', '.join(missing)}, expected it in this table; {remedy}")
 
 
-def check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
+def _check_table(path: Path, table: pd.DataFrame, kind: str) -> None:
     """Check a table of results.
 
     Raises:
         ArtifactError: if it has no rows, lacks a column, or has a value of another kind.
     """
-    require(path, table, TABLES[kind], REMEDY)
+    require(path, table, KINDS[kind], REMEDY)
     if table.empty:
         raise ArtifactError(f"{path}: found no rows, expected some; {REMEDY}")
-    for name, expected in TABLES[kind].items():
+    for name, expected in KINDS[kind].items():
         for row, value in enumerate(table[name].tolist(), start=1):
             absent = expected is Kind.OPTIONAL and isinstance(value, float) and math.isnan(value)
             _check(path, f"row {row}, column {name}", None if absent else value, expected)
