@@ -10,7 +10,7 @@ from indm.report.answers import answers_of, tally
 from indm.report.differences import COMPUTE, STEPS
 from indm.report.matrix import ABSENT, table
 from indm.report.names import name
-from indm.report.results import read_rows
+from indm.report.rows import read_rows
 
 
 class Row(NamedTuple):
