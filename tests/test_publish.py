@@ -1,8 +1,10 @@
 """What is published of a suite: which files, how much of them, and what README.md says of them."""
 
+import errno
 import gzip
 import importlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -425,6 +427,45 @@ def test_where_a_file_cannot_be_written_none_is(checkout: Path, name: str) -> No
     before = files()
     assert f"found a folder at {TARGET / name}, expected a file; move it" in refused()
     assert files() == before
+
+
+def stop_after(count: int, error: BaseException, patch: pytest.MonkeyPatch) -> None:
+    """Have the next publishing stop with an error after so many files."""
+    left, plain = iter(range(count)), module.atomic_write
+
+    def write(path: Path) -> Any:
+        if next(left, None) is None:
+            raise error
+        return plain(path)
+
+    patch.setattr(module, "atomic_write", write)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_publishing_that_was_killed_is_finished_by_publishing_again(
+    count: int, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time leaves the bytes of a publishing that was not stopped."""
+    with monkeypatch.context() as patch:
+        stop_after(count, KeyboardInterrupt(), patch)
+        assert publish().exit_code != 0
+    assert len(files()) == count
+    assert publish().exit_code == 0
+    again = files()
+    shutil.rmtree(TARGET)
+    assert publish().exit_code == 0
+    assert again == files()
+
+
+def test_on_a_full_disk_publishing_is_one_line_and_no_file_is_half_written(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "cannot be written: No space left on device; free disk space" in refused()
+    assert files() == {}
 
 
 def test_weights_that_changed_since_they_were_published_are_not_published_again(checkout: Path) -> None:

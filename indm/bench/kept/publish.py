@@ -136,11 +136,15 @@ def _check_size(files: Mapping[str, bytes], most: int, what: str) -> None:
 
 
 def _write(published: Published, files: Mapping[str, bytes]) -> None:
-    """Write files that differ, and remove files of an earlier state; the page is made first, because it may be refused."""
+    """Write files that differ, and remove files of an earlier state; the page is made first, because it may be refused.
+
+    The record is written before the others, so that a folder whose publishing was killed is known as the suite's and not refused.
+    """
     target = published.target
     if blocked := [words for name in (*files, "README.md") if (words := obstacle(target / name))]:
         raise ArtifactError(f"{target}: cannot be written: {blocked[0]}")
-    for name, content in [*files.items(), ("README.md", page_text(published).encode())]:
+    page = page_text(published).encode()
+    for name, content in ({RECORD: files[RECORD]} | dict(files) | {"README.md": page}).items():
         path = target / name
         if not path.is_file() or path.read_bytes() != content:
             with atomic_write(path) as file:
