@@ -684,6 +684,20 @@ BAD = {
         [("LABEL =", 'import os\n\nGAIN = os.environ["HOME"]\nLABEL =')],
         "cannot be imported (KeyError('HOME'))",
     ),
+    "the environment as a file": (
+        [("LABEL =", 'GAIN = open("/proc/self/environ").read()\nLABEL =')],
+        "/environ, expected an entry that reads only itself",
+    ),
+    "a map that is called unseen": (
+        [
+            (
+                "    def map(self",
+                "    def __call__(self, *given: object, **named: object) -> object:\n"
+                "        return self.forward(*given, **named)\n\n    def map(self",
+            )
+        ],
+        "found no call of its map while its bound was measured",
+    ),
     "a module beside it": (
         [("LABEL =", "import benchmarks.tries\n\nLABEL =")],
         "benchmarks/__init__.py, expected an entry that reads only itself",
