@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from indm import facts
 from indm.diffusion.fixed_decoder import BARE, with_fixed
 from indm.errors import ArtifactError
 from indm.measured import LIKELIHOODS
-from indm.registry import FAMILIES
 from indm.report.catalogue import CELL
 from indm.report.decoders import fixed_means
 from indm.report.intervals import clustered_error
@@ -226,7 +226,7 @@ def _read_images(
             for step in {**rows, **images}:
                 row, of_step = rows.get(step, {"images": 0}), images.get(step, table[:0])
                 _check_means(place, row, file, of_step)
-                if not FAMILIES.literal(runs[name]["model"], "NO_ODE"):
+                if not facts.family(runs[name]["model"]).no_ode:
                     _check_solved(layout.run(name) / file, row.get("ode_images"), of_step)
             known = {step: row["alpha_eps"] if "alpha_eps" in row else alpha(name) for step, row in rows.items()}
             alphas = table["step"].map(known) if "step" in table else known[None] or math.nan

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from indm import facts
 from indm.errors import ArtifactError
 from indm.fields import PC, PREDICTOR
 from indm.measured import BAND_METRICS, FLOW_METRICS, LIKELIHOODS
@@ -120,7 +121,7 @@ def _row_values(stage: str, rows: pd.DataFrame, x: str) -> Iterator[dict[str, An
 def is_sound(sampler: str, sde: str, grid: str, steps: float) -> bool:
     """Return whether a sampler has enough points of a grid under an SDE; ``pc`` needs the number of its predictor."""
     name = PREDICTOR if sampler == PC else sampler
-    least = SAMPLERS.literal(name, "SOUND").get((sde, grid)) if name in SAMPLERS else None
+    least = facts.sampler(name).sound.get((sde, grid)) if name in SAMPLERS else None
     return least is not None and steps >= least
 
 
