@@ -15,12 +15,13 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from indm import facts
 from indm.bench.models.spec import model_spec
 from indm.bench.suite.load import load_suite
 from indm.bench.suite.schema.suite import Suite
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.fields import PC, PREDICTOR
-from indm.registry import DATASETS, SAMPLERS
+from indm.registry import DATASETS
 from indm.report.names import name as in_words
 
 SUITES = [Path(f"params/{name}.yaml") for name in ("paper", "paper-seeds", "cifar10", "cifar10-check")]
@@ -67,9 +68,9 @@ def stages(suite: Suite, name: str, cost: Passes) -> dict[str, float]:
     # Without a corrector, there are no images by pc.
     samplers = [sampler for sampler in suite.sweep.samplers if sampler != PC or sample.corrector_snr]
     per_step = (
-        SAMPLERS.literal(PREDICTOR, "CALLS") + sample.corrector_steps
+        (facts.sampler(PREDICTOR).calls or 0) + sample.corrector_steps
         if sampler == PC
-        else SAMPLERS.literal(sampler, "CALLS")
+        else facts.sampler(sampler).calls or 0
         for sampler in samplers
     )
     swept = sum(suite.sweep.steps) * sum(per_step) * cost.score

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from indm import facts
 from indm.registry import DATASETS, DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, SAMPLERS
 
 # The range for float32, in which products of smaller and larger numbers would vanish or be infinite.
@@ -68,7 +69,6 @@ def cell_name(dataset: str, sde: str, model: str, variant: str, objective: str) 
 IDENTITY = "identity"
 LEARNED = ("scale", "affine", "linear", "filter", "curve")
 # The sampler of the toy2d stage.
-DDIM = "ddim"
 # A name of a sweep, and the sampler for which it stands, with the Langevin corrector.
 PC, PREDICTOR = "pc", "reverse_diffusion"
 
@@ -88,6 +88,4 @@ else:
     NetworkName = Literal[tuple(NETWORKS)]
     SamplerName = Literal[tuple(SAMPLERS)]
     # The samplers with a fixed number of steps.
-    SweptName = Literal[
-        tuple(PC if name == PREDICTOR else name for name in SAMPLERS if SAMPLERS.literal(name, "CALLS"))
-    ]
+    SweptName = Literal[tuple(PC if name == PREDICTOR else name for name in SAMPLERS if facts.sampler(name).calls)]

@@ -23,9 +23,10 @@ from indm.diffusion.evaluation import Evaluation, likelihoods
 from indm.diffusion.generate import draw_levels
 from indm.diffusion.model import ImplicitNonlinearDiffusion, described_model, load_model
 from indm.errors import ArtifactError, DataError, ParamsError, memory_errors
+from indm.facts import goes_with
 from indm.process import float32_products
 from indm.progress import bar
-from indm.registry import DATASETS, goes_with
+from indm.registry import DATASETS
 from indm.seeding import derive_seed
 from indm.shipped import WEIGHTS
 from indm.store.files import AGAIN, CHECKPOINT_FORMAT, read_json, read_spec

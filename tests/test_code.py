@@ -21,56 +21,56 @@ MODULES = {
     "store/files": "def write(path, content):\n    path.write_bytes(content)\n",
     "bench/stages/__init__": "",
     "bench/stages/train": """
-        from indm.maths.flow import Flow
-        from indm.maths.loss import loss
+        from indm.training.flow import Flow
+        from indm.training.loss import loss
         from indm.store.files import write
 
 
         def run(path):
             \"\"\"Train.\"\"\"
-            import indm.maths.late
+            import indm.training.late
             write(path, loss(Flow().forward(1.0)))
         """,
     "bench/stages/sample": """
-        import indm.maths.whole as whole
-        from indm import drawing
-        from indm.maths import sampler
-        from indm.maths.flow import Flow
-        from indm.maths.left import step
-        from indm.maths.right import step as other
+        import indm.training.whole as whole
+        from indm import measured
+        from indm.training import sampler
+        from indm.training.flow import Flow
+        from indm.training.left import step
+        from indm.training.right import step as other
 
 
         def run(path):
-            return step(path) - other(path), [sampler.step(whole.twice(x)) for x in drawing.draw(Flow())]
+            return step(path) - other(path), [sampler.step(whole.twice(x)) for x in measured.draw(Flow())]
         """,
     "bench/stages/table": """
         from pathlib import Path
 
-        from indm.registry import FLOWS
+        from indm.facts import LABEL
         from indm.report.rows import *
 
         TEMPLATE = Path(__file__).parent / "table.html"
 
 
         def run(path):
-            return TEMPLATE.read_text(), rows(FLOWS.literal("one", "LABEL"))
+            return TEMPLATE.read_text(), rows(LABEL)
         """,
-    "drawing": "def draw(x):\n    return x\n",
-    "maths/__init__": '"""Formulas."""\n',
-    "maths/deep/__init__": "",
-    "maths/deep/base": "SCALE = 2.0\n\n\nclass Base:\n    bound: float = SCALE\n\n    def forward(self, x):\n        return x\n",
-    "maths/registered/__init__": "",
-    "maths/registered/one": 'LABEL = "One"\n',
-    "maths/flow": """
+    "measured": "def draw(x):\n    return x\n",
+    "training/__init__": '"""Formulas."""\n',
+    "training/deep/__init__": "",
+    "training/deep/base": "SCALE = 2.0\n\n\nclass Base:\n    bound: float = SCALE\n\n    def forward(self, x):\n        return x\n",
+    "training/registered/__init__": "",
+    "facts": 'LABEL = "One"\n',
+    "training/flow": """
         from __future__ import annotations
 
         from typing import TYPE_CHECKING
 
         from indm.errors import BadInput
-        from indm.maths.deep.base import SCALE, Base
+        from indm.training.deep.base import SCALE, Base
 
         if TYPE_CHECKING:
-            from indm.maths.unused import Other
+            from indm.training.unused import Other
 
 
         def cached(function):
@@ -87,9 +87,9 @@ MODULES = {
                     raise BadInput(f"found {z}, expected a number above 0")
                 return z / SCALE * steps
         """,
-    "maths/loss": "from indm.maths.levels import up as rounded\n\n\ndef loss(x):\n    return rounded(x)\n",
-    "maths/levels": """
-        from indm.maths.loss import loss
+    "training/loss": "from indm.training.levels import up as rounded\n\n\ndef loss(x):\n    return rounded(x)\n",
+    "training/levels": """
+        from indm.training.loss import loss
 
 
         def up(x):
@@ -99,16 +99,16 @@ MODULES = {
         def down(x):
             return loss(x - 1)
         """,
-    "maths/left": "def step(x):\n    return x\n",
-    "maths/right": "def step(x):\n    return -x\n",
-    "maths/late": "LATE = 1\n",
-    "maths/sampler": "def step(x):\n    return 0.1 * x\n",
-    "maths/unused": "class Other:\n    pass\n",
-    "maths/whole": "def twice(x):\n    return 2 * x\n",
+    "training/left": "def step(x):\n    return x\n",
+    "training/right": "def step(x):\n    return -x\n",
+    "training/late": "LATE = 1\n",
+    "training/sampler": "def step(x):\n    return 0.1 * x\n",
+    "training/unused": "class Other:\n    pass\n",
+    "training/whole": "def twice(x):\n    return 2 * x\n",
     "report/__init__": "",
     "report/rows": "def rows(x):\n    return [x]\n",
 }
-DATA = {"indm/bench/stages/table.html": "<table>", "indm/maths/notes.txt": "read by no one"}
+DATA = {"indm/bench/stages/table.html": "<table>", "indm/training/notes.txt": "read by no one"}
 PACKAGE = {f"indm/{name}.py": textwrap.dedent(text) for name, text in MODULES.items()} | DATA
 
 
@@ -149,10 +149,10 @@ def rename(old: str, new: str) -> Callable[[Files], Files]:
 
 def swap_imports(files: Files) -> Files:
     """Name a module first that was imported second."""
-    lines = files["indm/maths/flow.py"].split("\n")
+    lines = files["indm/training/flow.py"].split("\n")
     first, second = (next(i for i, line in enumerate(lines) if name in line) for name in ("BadInput", "deep.base"))
     lines[first], lines[second] = lines[second], lines[first]
-    return files | {"indm/maths/flow.py": "\n".join(lines)}
+    return files | {"indm/training/flow.py": "\n".join(lines)}
 
 
 def swap_modules(files: Files) -> Files:
@@ -168,52 +168,50 @@ def rename_class(files: Files) -> Files:
 FLOW, EFFECT = {"train", "sample"}, "import torch\n\ntorch.set_default_dtype(torch.float64)\n"
 NOTHING: set[str] = set()
 EDITS = [
-    Edit("a renamed module", NOTHING, more=rename("maths/levels", "maths/a_first_one")),
-    Edit("a module moved to another package", NOTHING, more=rename("maths/loss", "maths/deep/objective")),
+    Edit("a renamed module", NOTHING, more=rename("training/levels", "training/a_first_one")),
+    Edit("a module moved to another package", NOTHING, more=rename("training/loss", "training/deep/objective")),
     Edit("the order of imports", NOTHING, more=swap_imports),
-    Edit("an error's message", NOTHING, "maths/flow", "expected a number above 0", "expected more than 0"),
-    Edit("a docstring", NOTHING, "maths/flow", "Invert.", "Compute the inverse."),
-    Edit("a comment", NOTHING, "maths/loss", "", "# A remark.\n"),
-    Edit("the layout", NOTHING, "maths/sampler", "0.1 * x", "(\n        0.1\n        * x\n    )"),
-    Edit("an argument's annotation", NOTHING, "maths/flow", "z: float", "z: int"),
-    Edit("a variable's annotation", NOTHING, "maths/flow", "steps: int", "steps: float"),
-    Edit("what is imported for type checkers", NOTHING, "maths/unused", "pass", "other = 1"),
+    Edit("an error's message", NOTHING, "training/flow", "expected a number above 0", "expected more than 0"),
+    Edit("a docstring", NOTHING, "training/flow", "Invert.", "Compute the inverse."),
+    Edit("a comment", NOTHING, "training/loss", "", "# A remark.\n"),
+    Edit("the layout", NOTHING, "training/sampler", "0.1 * x", "(\n        0.1\n        * x\n    )"),
+    Edit("an argument's annotation", NOTHING, "training/flow", "z: float", "z: int"),
+    Edit("a variable's annotation", NOTHING, "training/flow", "steps: int", "steps: float"),
+    Edit("what is imported for type checkers", NOTHING, "training/unused", "pass", "other = 1"),
     Edit("how something is stored", NOTHING, "store/files", "path.write_bytes(content)", "path.write_text(content)"),
     Edit("the version", NOTHING, "__init__", "1.0", "1.1"),
-    Edit("a file that is not read", NOTHING, "maths/notes.txt", "no one", "nobody"),
+    Edit("a file that is not read", NOTHING, "training/notes.txt", "no one", "nobody"),
     Edit("what an editor leaves", NOTHING, "bench/stages/.table.html.swp", "", "x"),
-    Edit("an unfinished module beside", NOTHING, "maths/registered/two", "", "def ("),
-    Edit("a formula three calls away", {"train"}, "maths/levels", "x + 1", "x + 2"),
-    Edit("the condition of an error", FLOW, "maths/flow", "if not z > 0", "if not z >= 0"),
-    Edit("the class of an error that is raised", FLOW, "maths/flow", "raise BadInput(", "raise ValueError("),
-    Edit("an assertion", FLOW, "maths/flow", "z == z", "z != z"),
-    Edit("a constant", FLOW, "maths/deep/base", "SCALE = 2.0", "SCALE = 3.0"),
-    Edit("a default", FLOW, "maths/flow", "tolerance=1e-5", "tolerance=1e-6"),
-    Edit("a base class", FLOW, "maths/flow", "Flow(Base)", "Flow(object)"),
-    Edit("a decorator taken away", FLOW, "maths/flow", "    @cached\n", ""),
+    Edit("an unfinished module beside", NOTHING, "training/registered/two", "", "def ("),
+    Edit("a formula three calls away", {"train"}, "training/levels", "x + 1", "x + 2"),
+    Edit("the condition of an error", FLOW, "training/flow", "if not z > 0", "if not z >= 0"),
+    Edit("the class of an error that is raised", FLOW, "training/flow", "raise BadInput(", "raise ValueError("),
+    Edit("an assertion", FLOW, "training/flow", "z == z", "z != z"),
+    Edit("a constant", FLOW, "training/deep/base", "SCALE = 2.0", "SCALE = 3.0"),
+    Edit("a default", FLOW, "training/flow", "tolerance=1e-5", "tolerance=1e-6"),
+    Edit("a base class", FLOW, "training/flow", "Flow(Base)", "Flow(object)"),
+    Edit("a decorator taken away", FLOW, "training/flow", "    @cached\n", ""),
     Edit("a renamed class, whose name may seed numbers", FLOW, more=rename_class),
-    Edit("the annotation of a field", FLOW, "maths/deep/base", "bound: float", "bound: ClassVar[float]"),
-    Edit("another name under the same alias", {"train"}, "maths/loss", "import up as rounded", "import down as rounded"),
-    Edit("a module that is imported late", {"train"}, "maths/late", "LATE = 1", "LATE = 2"),
-    Edit("a module that is imported whole", {"sample"}, "maths/whole", "2 * x", "3 * x"),
-    Edit("a module from the package itself", {"sample"}, "drawing", "return x", "return -x"),
-    Edit("a module that is imported from its package", {"sample"}, "maths/sampler", "0.1 * x", "0.2 * x"),
+    Edit("the annotation of a field", FLOW, "training/deep/base", "bound: float", "bound: ClassVar[float]"),
+    Edit("another name under the same alias", {"train"}, "training/loss", "import up as rounded", "import down as rounded"),
+    Edit("a module that is imported late", {"train"}, "training/late", "LATE = 1", "LATE = 2"),
+    Edit("a module that is imported whole", {"sample"}, "training/whole", "2 * x", "3 * x"),
+    Edit("a module from the package itself", {"sample"}, "measured", "return x", "return -x"),
+    Edit("a module that is imported from its package", {"sample"}, "training/sampler", "0.1 * x", "0.2 * x"),
     Edit("a module of which all names are imported", {"table"}, "report/rows", "[x]", "[x, x]"),
     Edit("which of two modules a name is from", {"sample"}, more=swap_modules),
-    Edit("the package itself", set(STAGES), "__init__", "", EFFECT),
-    Edit("a package on the way", FLOW, "maths/__init__", "", EFFECT),
-    Edit("a package on the way to one module", FLOW, "maths/deep/__init__", "", EFFECT),
+    Edit("the package itself, which only names", NOTHING, "__init__", "", EFFECT),
+    Edit("a package on the way", FLOW, "training/__init__", "", EFFECT),
+    Edit("a package on the way to one module", FLOW, "training/deep/__init__", "", EFFECT),
     Edit("a package on the way to all names of a module", {"table"}, "report/__init__", "", EFFECT),
     Edit("a file that is read", {"table"}, "bench/stages/table.html", "<table>", "<table class=wide>"),
-    Edit("a constant of a member that is read", {"table"}, "maths/registered/one", "One", "First"),
-    Edit("another constant that is read", {"table"}, "bench/stages/table", '"LABEL"', '"STYLE"'),
+    Edit("a constant from a table of facts", {"table"}, "facts", "One", "First"),
 ]  # fmt: skip
 
 
 def stamps(files: Files) -> dict[str, str]:
     found = Sources({path: text.encode() for path, text in files.items()})
-    shown = {stage: str(found.shown(["indm.maths.registered.one"], f"indm.bench.stages.{stage}")) for stage in STAGES}
-    return {stage: found.stamp(f"indm.bench.stages.{stage}") + shown[stage] for stage in STAGES}
+    return {stage: found.stamp(f"indm.bench.stages.{stage}") for stage in STAGES}
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.what)
@@ -229,12 +227,13 @@ def modules(files: Files, *names: str) -> dict[str, str]:
 def test_what_changed_is_one_module_and_not_those_that_import_it() -> None:
     edit = next(edit for edit in EDITS if edit.what == "a formula three calls away")
     before, after = (modules(files, "indm.bench.stages.train") for files in (PACKAGE, edit.apply()))
-    assert {name for name in after if before[name] != after[name]} == {"indm.maths.levels"}
+    assert {name for name in after if before[name] != after[name]} == {"indm.training.levels"}
 
 
 def test_modules_are_those_with_statements_and_the_data_beside_them() -> None:
     assert modules(PACKAGE, "indm.bench.stages.table").keys() == {
         "indm.bench.stages.table",
+        "indm.facts",
         "indm.report.rows",
         "indm/bench/stages/table.html",
     }
@@ -242,8 +241,8 @@ def test_modules_are_those_with_statements_and_the_data_beside_them() -> None:
 
 def test_a_relative_import_and_what_is_no_python_are_one_line() -> None:
     for text, found in (("from . import flow\n", "relative imports are not followed"), ("def (", "invalid syntax")):
-        with pytest.raises(ArtifactError, match=rf"indm/maths/loss\.py.*{found}"):
-            stamps(PACKAGE | {"indm/maths/loss.py": text})
+        with pytest.raises(ArtifactError, match=rf"indm/training/loss\.py.*{found}"):
+            stamps(PACKAGE | {"indm/training/loss.py": text})
 
 
 def test_the_package_has_the_hashes_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,4 +251,8 @@ def test_the_package_has_the_hashes_of_its_files(tmp_path: Path, monkeypatch: py
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(code, "ROOT", tmp_path)
     names = [f"indm.bench.stages.{stage}" for stage in STAGES]
+    assert code.sources.__wrapped__().modules(*names) == modules(PACKAGE, *names)
+    # A folder may be a link.
+    (tmp_path / "indm/training").rename(tmp_path / "elsewhere")
+    (tmp_path / "indm/training").symlink_to(tmp_path / "elsewhere")
     assert code.sources.__wrapped__().modules(*names) == modules(PACKAGE, *names)

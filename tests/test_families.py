@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from indm import facts
 from indm.bench.models.spec import build_trainer, model_spec
 from indm.bench.suite import rules
 from indm.bench.suite.load import load_suite
 from indm.diffusion.model import ImplicitNonlinearDiffusion, build_model
 from indm.errors import ParamsError
-from indm.registry import DIFFUSIONS, FAMILIES, SAMPLERS, goes_with
-from indm.report.plotting import DARK
+from indm.facts import goes_with
+from indm.registry import DATASETS, DIFFUSIONS, FAMILIES, SAMPLERS
+from indm.report.names import NAMES
+from indm.report.plotting import DARK, MODELS
 from indm.training.batches import step_batch
 from indm.training.losses import Loss, score_loss
 from tests.conftest import REPOSITORY
@@ -29,7 +32,7 @@ def test_a_model_is_rebuilt_from_its_specification_as_one_of_its_family(name: st
     again = build_model(model.spec)
     assert type(model) is type(again) is FAMILIES[name]
     assert model.state_dict().keys() == again.state_dict().keys()
-    assert bool(model.spec["flow"]["name"] == "identity") is not FAMILIES.literal(name, "FLOW")
+    assert bool(model.spec["flow"]["name"] == "identity") is not facts.family(name).flow
 
 
 @pytest.mark.parametrize("name", ["diffenc", "mulan"])
@@ -73,24 +76,27 @@ def test_diffencs_encoder_sees_the_time_of_each_image() -> None:
 
 def shown(name: str) -> dict[str, str]:
     """Return what readers see of a family."""
-    return {"LABEL": FAMILIES.literal(name, "LABEL"), **FAMILIES.literal(name, "STYLE")}
+    return {"name": NAMES[name], **MODELS[name, ""]}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_readers_tell_a_family_from_the_others_in_either_theme(name: str) -> None:
-    assert shown(name).keys() == {"LABEL", "color", "marker", "linestyle"}
+    assert shown(name).keys() == {"name", "color", "marker", "linestyle"}
     assert shown(name)["color"] in DARK
     for other in FAMILIES:
         assert other == name or not shown(name).items() & shown(other).items()
 
 
-def test_others_are_compared_with_one_family() -> None:
-    assert [name for name in FAMILIES if FAMILIES.literal(name, "REFERENCE")] == ["ddpmpp"]
+def test_every_member_has_its_facts() -> None:
+    assert facts.FAMILY.keys() == set(FAMILIES)
+    assert facts.SAMPLER.keys() == set(SAMPLERS)
+    assert facts.REFERENCE in FAMILIES
+    assert set(DATASETS) >= facts.CLUSTERED
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_goes_with_some_of_what_there_is(name: str) -> None:
-    assert set(FAMILIES.literal(name, "ONLY") or {}) <= {"sde", "objective", "sampler"}
+    assert set(facts.family(name).only) <= {"sde", "objective", "sampler"}
     assert set(goes_with(name, "sde")) <= set(DIFFUSIONS)
     assert set(goes_with(name, "sampler")) <= set(SAMPLERS)
     assert set(goes_with(name, "objective")) <= {"nll", "fid"}

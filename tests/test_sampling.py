@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from indm import registry
+from indm import facts
 from indm.bench.models.spec import model_spec
 from indm.bench.suite.load import load_suite
 from indm.diffusion.generate import CountedNoise, draw_batch, draw_levels
@@ -139,9 +139,9 @@ def test_sampler_is_sound_from_the_points_that_it_says_and_of_its_order(
     monkeypatch: pytest.MonkeyPatch, name: str, grid: str, sampler: str
 ) -> None:
     """The deviation that it generates is off by at most half on data of 0.3, and not with a point less; see docs/protocol.md."""
-    order, bound = SAMPLERS.literal(sampler, "ORDER"), SAMPLERS.literal(sampler, "SOUND").get((name, grid))
+    order, bound = facts.sampler(sampler).order, facts.sampler(sampler).sound.get((name, grid))
     if bound is None:
-        assert name not in STUDIED, f"found no SOUND under {name}, {grid}"
+        assert name not in STUDIED, f"found no sound under {name}, {grid}"
         return
     tested = sorted({bound, bound + 1, bound + 2, bound + 4, *(n for n in (4, 8, 16, 32, 64, 128, 256))} | {bound - 1})
     ratios = {n: generated(monkeypatch, sampler, name, grid, n) for n in tested if n >= 4}
@@ -155,8 +155,8 @@ def test_sampler_is_sound_from_the_points_that_it_says_and_of_its_order(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_page_of_samplers_has_their_literals(sampler: str) -> None:
-    order, sound = SAMPLERS.literal(sampler, "ORDER"), SAMPLERS.literal(sampler, "SOUND")
+def test_the_page_of_samplers_has_their_facts(sampler: str) -> None:
+    order, sound = facts.sampler(sampler).order, facts.sampler(sampler).sound
     assert sound["ve", "uniform"] == sound["ve", "log_snr"]
     numbers = [order, sound["vp", "uniform"], sound["vp", "log_snr"], sound["ve", "uniform"]]
     page = (REPOSITORY / "docs/protocol.md").read_text()
@@ -188,30 +188,18 @@ def test_ode_euler_is_the_released_probability_flow(name: str, points: int) -> N
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_sampler_reaches_the_data_in_the_calls_that_it_says(name: str, sampler: str) -> None:
     """Corrections are counted beside its own calls where it says that it has them, and not made where it does not."""
-    calls, corrector = SAMPLERS.literal(sampler, "CALLS"), SAMPLERS.literal(sampler, "CORRECTOR")
+    calls, corrector = facts.sampler(sampler).calls, facts.sampler(sampler).corrector
     samples, counted = draw(name, sampler, STEPS[name], grid="log_snr")
     assert error(samples) < (0.06 if calls is None else 0.1 if sampler in DRAW_NOTHING else 0.08)
     assert counted > 10 if calls is None else counted == calls * (STEPS[name] - 1) + 1
     assert draw(name, sampler, 5, snr=(0.1, 0.1))[1] - draw(name, sampler, 5)[1] == 5 * corrector
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("CALLS = 1 + 1\n", "no CALLS, expected it as a literal, as in the other modules of this folder"),
-        ("def (", r"invalid syntax \(<unknown>, line 1\), expected a Python module"),
-    ],
-)
-def test_what_a_sampler_does_not_say_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, found: str
-) -> None:
-    monkeypatch.setattr("indm.registry.ROOT", tmp_path)
-    file = "indm/diffusion/samplers/registered/quick_one.py"
-    (tmp_path / file).parent.mkdir(parents=True)
-    (tmp_path / file).write_text(text)
-    registry._literals.cache_clear()
-    with pytest.raises(ArtifactError, match=f"^{file}: found {found}$"):
-        SAMPLERS.literal("quick_one", "CALLS")
+def test_a_sampler_of_which_nothing_is_known_is_one_line() -> None:
+    with pytest.raises(
+        ArtifactError, match=r"^indm/facts\.py: found no row 'quick_one' in SAMPLER, expected one for each"
+    ):
+        facts.sampler("quick_one")
 
 
 def moments(name: str, predictor: str, steps: int, grid: str) -> tuple[float, float]:
@@ -250,7 +238,8 @@ def test_predictors_are_of_weak_order_one(name: str, predictor: str, grid: str) 
 @pytest.mark.parametrize("sampler", DRAW_NOTHING)
 def test_fixed_step_ode_is_of_its_order(name: str, sampler: str) -> None:
     """Against the exact flow of the ODE, which is affine for Gaussian data."""
-    order, calls = SAMPLERS.literal(sampler, "ORDER"), SAMPLERS.literal(sampler, "CALLS")
+    order, calls = facts.sampler(sampler).order, facts.sampler(sampler).calls
+    assert calls
     sde, (z, expected), errors = DIFFUSIONS[name](), ends_of_the_ode(name), []
     for steps in (80, 160, 320):
         noise = exact(name)

@@ -32,6 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from indm import facts
 from indm.diffusion.checks.findings import differ, entry, mismatch
 from indm.diffusion.checks.path import all_numbers, check_path
 from indm.diffusion.checks.points import EPS, SHORT, Points, middles, points
@@ -108,7 +109,7 @@ def member(source: str) -> Member:
         ArtifactError: if there is no such family or file, or it cannot be imported or lacks a name.
     """
     if source in FAMILIES:
-        return Member(FAMILIES[source], *(FAMILIES.literal(source, name) for name in DEFINED[1:]))
+        return Member(FAMILIES[source], facts.family(source).only, facts.family(source).no_ode)
     if not Path(source).is_file():
         raise ArtifactError(
             f"{source}: found no such file, expected a family's .py file or one of {', '.join(FAMILIES)}"

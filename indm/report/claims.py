@@ -5,9 +5,10 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from indm.facts import REFERENCE
 from indm.fields import Count, DiffusionName, EachOnce, FamilyName, Shown, SweptName
 from indm.measured import METRICS
-from indm.registry import DATASETS, FAMILIES
+from indm.registry import DATASETS
 from indm.strict_yaml import Strict
 
 Word = Annotated[Shown, Field(pattern=r"^[a-z0-9-]+$")]
@@ -121,7 +122,7 @@ class Claim(Strict):
     @model_validator(mode="after")
     def _sides(self) -> Self:
         objectives = {self.treatment.objective, *self.where.objectives} - {None}
-        if self.baseline is None and FAMILIES.literal(self.treatment.model, "REFERENCE"):
+        if self.baseline is None and self.treatment.model == REFERENCE:
             raise ValueError(
                 f"baseline: found null; allowed: a model or a number, since the treatment is {self.treatment.model} itself"
             )

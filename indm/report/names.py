@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from indm.registry import FAMILIES, SAMPLERS
+from indm.facts import REFERENCE as REFERENCE
 from indm.report.columns import heading
 from indm.variants import FROZEN_FLOW, SAME_COMPUTE, SAME_PARAMETERS
 
@@ -16,10 +16,20 @@ NAMES = {
     "num_samples": "images",
     # A gain that counts is excluded; readers would take "not better" for undecided.
     "not better": "no gain",
-    **{member: kind.literal(member, "LABEL") for kind in (FAMILIES, SAMPLERS) for member in kind},
+    # Model families and samplers.
+    "ddpmpp": "DDPM++",
+    "diffenc": "DiffEnc",
+    "indm": "INDM",
+    "mulan": "MuLAN",
+    "ancestral": "ancestral",
+    "ddim": "DDIM",
+    "dpm_solver_pp_2m": "DPM-Solver++ 2M",
+    "euler_maruyama": "Euler–Maruyama",
+    "ode": "ODE",
+    "ode_euler": "ODE, Euler",
+    "ode_heun": "ODE, Heun",
+    "reverse_diffusion": "reverse diffusion",
 }
-# The model with which the others are compared.
-REFERENCE = next(family for family in FAMILIES if FAMILIES.literal(family, "REFERENCE"))
 TREATMENT = "indm"
 _PLAIN = NAMES[REFERENCE]
 # The one name of each variant; the map in front of the diffusion names a model, if there is one.

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from indm import facts
 from indm.diffusion.fixed_decoder import BARE, FIXED, with_fixed
 from indm.errors import ArtifactError
 from indm.fields import PC, PREDICTOR
 from indm.measured import BAND_METRICS, FLOW_METRICS, LIKELIHOODS
-from indm.registry import FAMILIES, SAMPLERS
+from indm.registry import SAMPLERS
 from indm.report.catalogue import CELL
 from indm.report.intervals import clustered_error
 from indm.report.rows import KINDS, Row, read_object, read_rows, records
@@ -273,7 +274,7 @@ def _images_of(folder: Path, stage: str, said: list[Row], alpha: float) -> pd.Da
     for step in {**means, **parts}:
         row, part = means.get(step, {"images": 0}), parts.get(step, table[:0])
         _check_means(place, row, file, part)
-        if not FAMILIES.literal(run["model"], "NO_ODE"):
+        if not facts.family(run["model"]).no_ode:
             _check_solved(place.with_name(file), row.get("ode_images"), part)
     known = {step: row.get("alpha_eps", alpha) for step, row in means.items()}
     alphas = table["step"].map(known) if "step" in table else known[None] or math.nan
@@ -425,7 +426,7 @@ def _place(stage: str, row: Row, name: str) -> dict[str, Any]:
 def is_sound(sampler: str, sde: str, grid: str, steps: float) -> bool:
     """Return whether a sampler has enough points of a grid under an SDE; ``pc`` needs the number of its predictor."""
     name = PREDICTOR if sampler == PC else sampler
-    least = SAMPLERS.literal(name, "SOUND").get((sde, grid)) if name in SAMPLERS else None
+    least = facts.sampler(name).sound.get((sde, grid)) if name in SAMPLERS else None
     return least is not None and steps >= least
 
 

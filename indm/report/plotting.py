@@ -19,7 +19,6 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatter
 from matplotlib.transforms import Bbox
 
-from indm.registry import FAMILIES
 from indm.report.names import REFERENCE, TREATMENT
 from indm.variants import FROZEN_FLOW, SAME_COMPUTE, SAME_PARAMETERS
 
@@ -52,9 +51,12 @@ GROUND = (
     f'<rect width="100%" height="100%" style="fill: {PAPER}"/></g>'
 )
 Style = dict[str, Any]
-# The style of each model; a plain model's is in the module of its family. Colours are few, so that other models share grey.
+# The style of each model. Colours are few, so that other models share grey.
 COLOURED: dict[tuple[str, str], Style] = {
-    **{(family, ""): FAMILIES.literal(family, "STYLE") for family in FAMILIES},
+    (REFERENCE, ""): {"color": BLUE, "marker": "o", "linestyle": "-"},
+    ("diffenc", ""): {"color": PURPLE, "marker": "v", "linestyle": ":"},
+    (TREATMENT, ""): {"color": VERMILLION, "marker": "s", "linestyle": "--"},
+    ("mulan", ""): {"color": BROWN, "marker": "^", "linestyle": "-."},
     (REFERENCE, SAME_COMPUTE): {"color": VIOLET, "marker": "^", "linestyle": "-"},
     (REFERENCE, "learned-curve-filter"): {"color": GREEN, "marker": "D", "linestyle": "-."},
     (REFERENCE, "fixed-filter"): {"color": SKY, "marker": "p", "linestyle": "--"},

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from indm import facts
 from indm.registry import SAMPLERS
 from indm.report.catalogue import CELL
 from indm.report.literature import PUBLISHED_COLUMNS, load_published
@@ -43,7 +44,7 @@ def sampler_kind(sampler: str) -> str:
     """Return the kind of a sampler in published tables: ``pc`` for the reverse SDE, ``ode`` for the ODE."""
     if sampler == "":
         return ""
-    return "ode" if sampler in SAMPLERS and not SAMPLERS.literal(sampler, "CORRECTOR") else "pc"
+    return "ode" if sampler in SAMPLERS and not facts.sampler(sampler).corrector else "pc"
 
 
 def source_of(published: Row) -> str:

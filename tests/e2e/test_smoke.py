@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from indm.bench.pipeline.code import is_outside
+from indm.bench.pipeline.code import counts
 from indm.bench.pipeline.stages import STAGES
 from indm.bench.pipeline.stamps import job_modules, job_stamp
 from indm.bench.suite.load import load_suite, suite_sha256
@@ -165,7 +165,7 @@ def test_every_module_whose_functions_a_job_called_is_among_those_that_its_stamp
         given = dict(zip(options[::2], options[1::2], strict=True))
         subject = next((given[f"--{kind}"] for kind in ("dataset", "run", "toy") if f"--{kind}" in given), "")
         called = {f"indm.{name.removesuffix('.py').replace('/', '.')}" for name in record["files"]}
-        counted = {module for module in called if not is_outside(module)}
+        counted = {module for module in called if counts(module)}
         assert counted <= job_modules(suite, stage, subject).keys(), f"{stage} {subject}"
         done.add((stage, subject))
     assert done == {(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)}

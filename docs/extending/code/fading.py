@@ -10,11 +10,7 @@ from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.moved_mean import MovedMean
 from indm.diffusion.objectives import per_sample
 
-LABEL = "fading"
-FLOW = False
-REFERENCE = False
 ONLY = {"sde": ["vp"], "sampler": ["ancestral"]}
-STYLE = {"color": "#e69f00", "marker": "D", "linestyle": (0, (3, 1, 1, 1, 1, 1))}
 NO_ODE = "its network predicts the drift of the reverse SDE, which does not determine the score"
 
 

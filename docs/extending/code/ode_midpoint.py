@@ -4,12 +4,6 @@ from torch import Tensor
 
 from indm.diffusion.samplers.loops import Derivative, FixedStepOde
 
-LABEL = "ODE, midpoint"
-CALLS = 2
-CORRECTOR = False
-ORDER = 2
-SOUND = {("vp", "uniform"): 5, ("vp", "log_snr"): 5, ("ve", "uniform"): 16, ("ve", "log_snr"): 16}
-
 
 def midpoint(derivative: Derivative, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
     r"""Midpoint step of an ODE from ``t`` to ``s``.

@@ -1,12 +1,13 @@
 """The code behind a job: the modules that its stage and its registered members import, each hashed by its syntax tree.
 
-A module counts with every module of the package that it imports, except for type checkers: by ``from``, by ``import`` and by ``*``,
-with the ``__init__.py`` of each package on the way. If it uses ``__file__``, all files in its folder that are not modules count.
+One rule says what counts: code counts if it lies in science or in a stage (:data:`COUNTED`). With a module, every module counts
+that it imports, except for type checkers: by ``from``, by ``import`` and by ``*``, with the ``__init__.py`` of each package on the
+way. If it uses ``__file__``, all files in its folder that are not modules count.
 Its hash does not count docstrings, comments, layout, messages of errors, or annotations of functions and variables; annotations of
 a class's fields count, since they can decide what the class does. It counts imported names and their aliases, but not the name of
 the module that has them: a stamp numbers modules in the order in which they are found, so that a module can be renamed.
 
-From the packages in ``OUTSIDE``, which store, report, check or schedule, only the names that are used count.
+Of what stores, checks, schedules or talks to people, only the names that are used count.
 """
 
 import ast
@@ -16,36 +17,16 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from indm.errors import ArtifactError
 
 ROOT = Path(__file__).parents[3]
-OUTSIDE = {
-    "__main__",
-    "arguments",
-    "errors",
-    "fields",
-    "foreign",
-    "library",
-    "progress",
-    "registry",
-    "shipped",
-    "store",
-}
-OUTSIDE |= {
-    "bench.cli",
-    "bench.doctor",
-    "bench.kept",
-    "bench.measure",
-    "bench.pipeline",
-    "bench.register",
-    "bench.suite",
-}
-OUTSIDE |= {"bench.watching", "strict_yaml", "terminal"}
-# Constants of registered members, and of the package, that only readers see. Where stages read them, they count by their values.
-SHOWN = {"LABEL", "NO_ODE", "ONLY", "REFERENCE", "SOUND", "STYLE", "__version__"}
+# The rooms that count: science,
+COUNTED = {"arrays", "data", "densities", "diffusion", "facts", "flows", "measured", "metrics", "networks", "process"}
+COUNTED |= {"released", "seeding", "training", "variants"}
+# the stages, with the models, the trials and the comparisons of entries that they run, and what they report.
+COUNTED |= {"bench.entries", "bench.models", "bench.stages", "bench.trials", "bench.tuning", "report"}
 # Results cannot depend on these fields, or newer versions of Python add them.
 LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
 # Kinds of nodes whose fields do not all count, or that name modules.
@@ -54,16 +35,17 @@ SPECIAL = {ast.Raise, ast.Assert, ast.ImportFrom, ast.Import, ast.ClassDef}
 LITTER = re.compile(r"[.#].*|.*(~|\.orig|\.rej|\.swp)")
 
 
-class Module(NamedTuple):
-    """A module or a file of data: the hash of its content, empty without statements, and the modules and files that it imports.
+def counts(name: str) -> bool:
+    """Return whether a module, or something in it, lies in science or in a stage."""
+    parts = name.split(".")
+    return not COUNTED.isdisjoint((".".join(parts[1:2]), ".".join(parts[1:3])))
 
-    ``reads`` are constants of members that it reads by :meth:`indm.registry.Registry.literal`, ``constants`` a member's own.
-    """
+
+class Module(NamedTuple):
+    """A module or a file of data: the hash of its content, empty without statements, and the modules and files that it imports."""
 
     sha256: str
     imports: tuple[str, ...] = ()
-    reads: frozenset[str] = frozenset()
-    constants: Mapping[str, str] = MappingProxyType({})
 
 
 class Sources:
@@ -73,7 +55,6 @@ class Sources:
         self._files = {_name(path): content for path, content in files.items() if not LITTER.fullmatch(Path(path).name)}
         self._known: dict[str, Module] = {}
         self._stamps: dict[tuple[str, ...], str] = {}
-        self._reads: dict[tuple[str, ...], list[str]] = {}
 
     def modules(self, *names: str) -> dict[str, str]:
         """Return the hash of each module, and of each file of data, behind modules of these names, by its name."""
@@ -97,23 +78,6 @@ class Sources:
             graph.append((module.sha256, imported))
         return hashlib.sha256(repr((begun, graph)).encode()).hexdigest()
 
-    def reads(self, *names: str) -> list[str]:
-        """List the constants of registered members that are read behind modules of these names."""
-        if names not in self._reads:
-            found: set[str] = set()
-            for module in self._behind(names).values():
-                found |= module.reads
-            self._reads[names] = sorted(found)
-        return self._reads[names]
-
-    def shown(self, members: Iterable[str], *names: str) -> list[tuple[str, str, str]]:
-        """List the constants of registered members that are read behind modules of these names: module, constant, value."""
-        found, reads = [], self.reads(*names)
-        for member in members:
-            constants = self._module(member).constants if member in self._files else {}
-            found += [(member, key, constants[key]) for key in reads if key in constants]
-        return found
-
     def _behind(self, names: Iterable[str]) -> dict[str, Module]:
         """Read the modules behind others, in the order in which they are found, without empty ones."""
         found: dict[str, Module] = {}
@@ -127,12 +91,11 @@ class Sources:
         return {name: module for name, module in found.items() if module.sha256}
 
     def _way(self, name: str) -> Iterator[str]:
-        """Yield the packages on the way to a module, or to something in it, and the module."""
+        """Yield what counts of the packages on the way to a module, or to something in it, and of the module."""
         parts = name.split(".")
-        counted = 1 if is_outside(name) else len(parts)
-        for count in range(1, counted + 1):
+        for count in range(2, len(parts) + 1):
             path = ".".join(parts[:count])
-            yield from (found for found in (f"{path}.__init__", path) if found in self._files)
+            yield from (found for found in (f"{path}.__init__", path) if found in self._files and counts(path))
 
     def _module(self, name: str) -> Module:
         if name not in self._known:
@@ -140,23 +103,29 @@ class Sources:
         return self._known[name]
 
     def _read(self, name: str) -> Module:
-        content, writer = self._files[name], _Writer()
+        content = self._files[name]
         if "/" in name:
             return Module(hashlib.sha256(name.encode() + content).hexdigest())
         path = f"{name.replace('.', '/')}.py"
         try:
-            tree = ast.parse(content)
-            constants = _constants(tree) if ".registered." in name or name == "indm.__init__" else {}
-            shown = [constants[key] for key in SHOWN & constants.keys()]
-            text = writer.text([node for node in tree.body if node not in shown])
+            sha256, imported = hashed(ast.parse(content).body)
         except (SyntaxError, ValueError) as error:
             raise ArtifactError(f"{path}: found {error}, expected a Python module") from None
-        imports = [module for imported in writer.imported for module in self._way(imported)]
+        imports = [module for each in imported for module in self._way(each)]
         if b"__file__" in content:
             imports += sorted(file for file in self._files if file.startswith(path.rpartition("/")[0] + "/"))
-        sha256 = hashlib.sha256(text.encode()).hexdigest() if text != "[]" else ""
-        values = {key: writer.text(node.value) for key, node in constants.items()}
-        return Module(sha256, tuple(imports), frozenset(writer.reads), values)
+        return Module(sha256, tuple(imports))
+
+
+def hashed(body: list[ast.stmt]) -> tuple[str, list[str]]:
+    """Hash the statements of a module, and list the names that they import from the package; without statements the hash is empty.
+
+    Raises:
+        ValueError: if an import is relative.
+    """
+    writer = _Writer()
+    text = writer.text(body)
+    return hashlib.sha256(text.encode()).hexdigest() if text != "[]" else "", writer.imported
 
 
 class _Writer:
@@ -164,7 +133,6 @@ class _Writer:
 
     def __init__(self) -> None:
         self.imported: list[str] = []
-        self.reads: set[str] = set()
 
     def text(self, node: Any) -> str:
         """Write a node, a list of nodes, or another value of a field."""
@@ -179,12 +147,9 @@ class _Writer:
         if kind is list:
             nodes = _statements(node) if node and isinstance(node[0], ast.stmt) else node
             return f"[{','.join([self.text(each) for each in nodes])}]"
-        match node:
-            case ast.Call(func=ast.Attribute(attr="literal"), args=[_, ast.Constant(value=str(name))]):
-                self.reads.add(name)
-        return (
-            self._special(node) if kind in SPECIAL else self._fields(node) if isinstance(node, ast.AST) else repr(node)
-        )
+        if kind in SPECIAL:
+            return self._special(node)
+        return self._fields(node) if isinstance(node, ast.AST) else repr(node)
 
     def _special(self, node: ast.AST) -> str:
         match node:
@@ -226,25 +191,9 @@ def _statements(nodes: Iterable[ast.stmt]) -> list[Any]:
     return [next(own) if _is_own(node) else node for node in found]
 
 
-def is_outside(name: str) -> bool:
-    """Return whether a module, or something in it, belongs to one of the packages of which only the names that are used count."""
-    parts = name.split(".")
-    return not OUTSIDE.isdisjoint((".".join(parts[1:2]), ".".join(parts[1:3])))
-
-
 def _is_own(node: ast.AST) -> bool:
     """Return whether a node imports names from this package."""
     return isinstance(node, ast.ImportFrom) and not node.level and str(node.module).split(".")[0] == "indm"
-
-
-def _constants(tree: ast.Module) -> dict[str, ast.Assign]:
-    """Return the assignments to a single name at the top level of a module, by their names."""
-    found = {}
-    for node in tree.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)]):
-                found[name] = node
-    return found
 
 
 def _name(path: str) -> str:
@@ -255,7 +204,7 @@ def _name(path: str) -> str:
 def sources() -> Sources:
     """Return the sources of this package, read once per execution, because imported modules do not change either."""
     found: dict[str, bytes] = {}
-    for folder, folders, files in os.walk(ROOT / "indm"):
+    for folder, folders, files in os.walk(ROOT / "indm", followlinks=True):
         folders[:] = [name for name in folders if name not in ("__pycache__", "shipped")]
         paths = [Path(folder, name) for name in files if not LITTER.fullmatch(name)]
         found |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in paths}

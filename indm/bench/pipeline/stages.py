@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from indm.registry import DATASETS
+from indm.facts import CLUSTERED
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.store.layout import PICTURES
 
@@ -71,7 +71,7 @@ def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
 
 def has_clusters(dataset: str) -> bool:
     """Return whether images of a dataset come in clusters, which its description then lists."""
-    return DATASETS.has_literal(dataset, "CLUSTERS")
+    return dataset in CLUSTERED
 
 
 # The options of the command line that name a subject.

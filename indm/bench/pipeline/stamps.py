@@ -3,18 +3,17 @@
 A job begins with the module of its stage, with :mod:`indm.process`, and with the registered dataset, model family, diffusion,
 network, flow and samplers that it uses; its stamp covers all modules that these import (:mod:`indm.bench.pipeline.code`). A new
 member of a registry, a renamed module or an edited message does not run jobs again, but an edited formula runs all jobs again that
-use its module. Values that a suite derives from its keys, constants of registered members in tables, and file formats count by
-value.
+use its module. Values that a suite derives from its keys, and file formats, count by value.
 """
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from indm.bench.pipeline.code import Sources, sources
 from indm.bench.pipeline.jobs import jobs_of
 from indm.bench.pipeline.stages import STAGES, gathering, run_of
-from indm.fields import DDIM, PC, PREDICTOR
+from indm.fields import PC, PREDICTOR
 from indm.registry import DATASETS, DIFFUSIONS, FAMILIES, FLOWS, NETWORKS, SAMPLERS
 from indm.store import files, manifest
 
@@ -34,12 +33,8 @@ FORMATS = [value for module in (files, manifest) for name, value in vars(module)
 def job_stamp(suite: "Suite", stage: str, subject: str = "", code: Sources | None = None) -> str:
     """Hash the code of a job of a stage, or of ``import_checkpoint``; the sources are by default the sources of this package."""
     code, names = code or sources(), _beginnings(suite, stage, subject)
-    # Stages that read all results show names and colours of their models and samplers. Other stages do not read such constants, so
-    # that the time for a job does not grow with the number of runs.
-    shown = code.shown(_all_members(suite), *names) if code.reads(*names) and not _builds(stage) else []
-    return hashlib.sha256(
-        repr((code.stamp(*names), FORMATS, shown, _derived(suite, stage, subject))).encode()
-    ).hexdigest()
+    known = (code.stamp(*names), FORMATS, _derived(suite, stage, subject))
+    return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
 def job_modules(suite: "Suite", stage: str, subject: str = "") -> dict[str, str]:
@@ -114,23 +109,22 @@ def members(suite: "Suite", stage: str, subject: str) -> list[str]:
     ]
 
 
-def _all_members(suite: "Suite") -> list[str]:
-    """Name the modules of the model families and samplers whose results a suite has."""
-    families = {run.model for run in suite.runs.values()}
-    # The toy2d stage has a sampler that suites do not name.
-    samplers = {DDIM, *_swept(suite), *(suite.sample_params(name).sampler for name in suite.runs)}
-    return [*map(FAMILIES.module, sorted(families)), *map(SAMPLERS.module, sorted(samplers))]
-
-
 def _swept(suite: "Suite") -> set[str]:
     return {PREDICTOR if name == PC else name for name in suite.sweep.samplers}
 
 
-def _derived(suite: "Suite", stage: str, subject: str) -> str:
-    """Return the values that a suite derives for a job and that are not among the keys that the job reads, as text."""
-    if stage in STAGES and STAGES[stage].builds and "weights" in STAGES[stage].keys:
-        return f"weights {sorted(suite.weights_of(_run(suite, stage, subject)).items())}"
-    return ""
+def _derived(suite: "Suite", stage: str, subject: str) -> list[Any]:
+    """List the values that a suite derives for a job and that are not among the keys that the job reads."""
+    if not _builds(stage):
+        return []
+    name = _run(suite, stage, subject)
+    run, sample = suite.runs[name], suite.sample_params(name)
+    found: list[Any] = [run.has_flow, run.has_forward, run.no_ode]
+    if gathering(stage) in DRAWS:
+        found += [sample.is_adaptive, sample.is_corrected]
+    if stage in STAGES and "weights" in STAGES[stage].keys:
+        found += sorted(suite.weights_of(name).items())
+    return found
 
 
 def _builds(stage: str) -> bool:

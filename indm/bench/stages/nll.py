@@ -10,7 +10,6 @@ from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.evaluation import Evaluation, first_images, likelihood_batches, likelihoods, split_images
 from indm.diffusion.model import load_model
 from indm.process import precision_now, set_up
-from indm.registry import FAMILIES
 from indm.store.files import read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
@@ -49,7 +48,7 @@ def run(suite: "Suite", layout: Layout, name: str, shard: int | None = None, *, 
             "log_det_bound": evaluation.log_det_bound(run.has_flow),
             "alpha_eps": alpha_at_eps(model),
         }
-        of_model |= {} if model.path.has_ode else {"no_ode": FAMILIES.literal(run.model, "NO_ODE")}
+        of_model |= {} if model.path.has_ode else {"no_ode": run.no_ode}
         write_json(folder / "nll.json", _summary(suite, name, table) | of_model)
     return Finished(folder, source.earlier, source.computed_on)
 

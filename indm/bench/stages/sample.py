@@ -16,7 +16,6 @@ from indm.diffusion.model import ImplicitNonlinearDiffusion, load_model
 from indm.diffusion.shown import forward_images
 from indm.process import precision_now, set_up
 from indm.progress import bar
-from indm.registry import SAMPLERS
 from indm.seeding import derive_seed
 from indm.store.files import atomic_write, read_json, write_json
 from indm.store.layout import TRAINING_PICTURES, Layout
@@ -91,9 +90,7 @@ def _write(suite: "Suite", layout: Layout, name: str, samples: NDArray[np.uint8]
     """Write the images, levels (N, C, H, W), the settings with which they were sampled, and a picture of the first ones."""
     run, parameters, folder = suite.runs[name], suite.sample_params(name), layout.run(name)
     write_array(folder / "samples.npy", samples)
-    # If the sampler does not use a corrector, pc in the run's sweep may still use it.
-    corrected = parameters.corrector_snr is not None and SAMPLERS.literal(parameters.sampler, "CORRECTOR")
-    adaptive = SAMPLERS.literal(parameters.sampler, "CALLS") is None
+    corrected, adaptive = parameters.is_corrected, parameters.is_adaptive
     protocol = {
         "run": name,
         "sampler": parameters.sampler + ("+langevin" if corrected else ""),

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from indm import facts
 from indm.bench.suite.schema.studies import FEWEST
 from indm.bench.suite.variants import RATES, variants, within
+from indm.facts import goes_with
 from indm.fields import ABSENT, PC, first_repeat
 from indm.measured import METRICS
-from indm.registry import SAMPLERS, goes_with
 from indm.variants import FROZEN_FLOW, SAME_COMPUTE
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def _blocks(processes: int, train: "TrainParams") -> Iterator[str]:
 
 
 def _denoising(run: "RunParams", sample: "SampleParams") -> Iterator[str]:
-    if sample.denoise == "released_ve" and not (run.sde == "ve" and SAMPLERS.literal(sample.sampler, "CORRECTOR")):
+    if sample.denoise == "released_ve" and not (run.sde == "ve" and facts.sampler(sample.sampler).corrector):
         yield (
             f"key sample.denoise: found 'released_ve'; allowed: 'tweedie', 'none' where sde is {run.sde} and sampler is "
             f"{sample.sampler}, because the released code takes that step under VE, after a predictor's last step"

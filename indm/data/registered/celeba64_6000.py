@@ -3,9 +3,6 @@
 from indm.data import celeba64, celeba64_6000
 from indm.data.dataset import Dataset
 
-# Images of a person resemble each other, so tables and claims count people and not images.
-CLUSTERS = True
-
 DATASET = Dataset(
     levels=256,
     channels=3,

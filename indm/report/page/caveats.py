@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from indm import facts
 from indm.registry import FAMILIES
 from indm.report.names import name
 from indm.report.page.contents import Contents
@@ -121,7 +122,7 @@ def _models(tables: Mapping[str, Table]) -> Iterator[str]:
     """Explain why a model has no NLL, and warn of models with one seed."""
     measured = tables["nll"].texts("model") | tables["toy2d"].texts("model")
     for model in (model for model in FAMILIES if any(text.startswith(name(model)) for text in measured)):
-        if reason := FAMILIES.literal(model, "NO_ODE"):
+        if reason := facts.family(model).no_ode:
             yield f"{name(model)} has no NLL: {reason}."
     if "1" in tables["fid"].texts("seeds") | tables["nll"].texts("seeds"):
         over = "their ± is over images, and does not cover the variation between seeds"

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from indm import facts
 from indm.fields import (
     Count,
     EachOnce,
@@ -43,6 +44,16 @@ class SampleParams(Strict):
     )
     num_samples: Count = Field(description="images drawn")
     batch_size: Count = Field(description="images sampled at once")
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the sampler chooses its steps."""
+        return facts.sampler(self.sampler).calls is None
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether Langevin corrections come before the steps; if not, pc in the run's sweep may still use them."""
+        return self.corrector_snr is not None and facts.sampler(self.sampler).corrector
 
 
 class SweepParams(Strict):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, create_model
 
+from indm import facts
 from indm.bench.suite.schema.evaluation import (
     FidParams,
     FlowStudyParams,
@@ -18,7 +19,6 @@ from indm.bench.suite.schema.evaluation import (
 from indm.bench.suite.schema.studies import Toy2dParams, TuneParams
 from indm.bench.suite.schema.train import TrainParams
 from indm.fields import IDENTITY, Count, DatasetName, DiffusionName, FamilyName, RunName, Seed, cell_name
-from indm.registry import FAMILIES
 from indm.report.claims import GradingParams
 from indm.strict_yaml import Strict
 
@@ -101,12 +101,17 @@ class RunParams(Strict):
     @property
     def has_flow(self) -> bool:
         """Whether its model has the flow of ``train.flow``."""
-        return bool(FAMILIES.literal(self.model, "FLOW"))
+        return facts.family(self.model).flow
 
     @property
     def has_forward(self) -> bool:
         """Whether its family has a forward process to train: a flow, or a path in a flow's place."""
-        return self.has_flow or not FAMILIES.literal(self.model, "REFERENCE")
+        return self.has_flow or self.model != facts.REFERENCE
+
+    @property
+    def no_ode(self) -> str:
+        """Why its NLL is empty; an empty text if it is not."""
+        return facts.family(self.model).no_ode
 
     @property
     def cell(self) -> str:

@@ -2,11 +2,4 @@
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 
-LABEL = "DDPM++"
-FLOW = False
-REFERENCE = True
-ONLY = None
-STYLE = {"color": "#0072b2", "marker": "o", "linestyle": "-"}
-NO_ODE = ""
-
 FAMILY = ImplicitNonlinearDiffusion

@@ -18,13 +18,6 @@ from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.diffusion.moved_mean import Move, MovedMean
 from indm.networks.build import build_network
 
-LABEL = "DiffEnc"
-FLOW = False
-REFERENCE = False
-ONLY = {"sde": ["vp"], "sampler": ["ancestral"]}
-STYLE = {"color": "#cc79a7", "marker": "v", "linestyle": ":"}
-NO_ODE = "its network predicts the drift of the reverse SDE, which does not determine the score"
-
 # A residual block for each resolution, and a quarter of the score network's channels, as in the paper's smaller encoder.
 NARROWER, LEAST = 4, 4
 

@@ -2,11 +2,4 @@
 
 from indm.diffusion.model import ImplicitNonlinearDiffusion
 
-LABEL = "INDM"
-FLOW = True
-REFERENCE = False
-ONLY = None
-STYLE = {"color": "#d55e00", "marker": "s", "linestyle": "--"}
-NO_ODE = ""
-
 FAMILY = ImplicitNonlinearDiffusion

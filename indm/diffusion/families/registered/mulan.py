@@ -12,13 +12,6 @@ from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import T
 
-LABEL = "MuLAN"
-FLOW = False
-REFERENCE = False
-ONLY = {"sde": ["vp"], "sampler": ["ancestral", "ode"]}
-STYLE = {"color": "#7d5a44", "marker": "^", "linestyle": "-."}
-NO_ODE = ""
-
 
 @dataclass(frozen=True)
 class Schedules(LinearPath):

@@ -5,12 +5,6 @@ from torch import Tensor
 from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import PredictorCorrector
 
-LABEL = "ancestral"
-CALLS = 1
-CORRECTOR = True
-ORDER = 1
-SOUND = {("vp", "uniform"): 9, ("vp", "log_snr"): 7, ("ve", "uniform"): 6, ("ve", "log_snr"): 6}
-
 
 def ancestral(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """Take the path's step, by default :meth:`indm.diffusion.path.LinearPath.reverse_step`.

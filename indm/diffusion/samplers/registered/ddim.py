@@ -7,12 +7,6 @@ from indm.diffusion.objectives import per_sample
 from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import PredictorCorrector
 
-LABEL = "DDIM"
-CALLS = 1
-CORRECTOR = False
-ORDER = 1
-SOUND = {("vp", "uniform"): 9, ("vp", "log_snr"): 5, ("ve", "uniform"): 4, ("ve", "log_snr"): 4}
-
 
 def ddim(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     r"""Deterministic step of the probability-flow ODE, exact where the noise prediction is constant.
@@ -31,4 +25,4 @@ def ddim(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> t
     return ratio * (z - sigma_t * noise) + sigma_s * noise, per_sample(torch.zeros_like(t), z)
 
 
-SAMPLER = PredictorCorrector(ddim, corrector=CORRECTOR)
+SAMPLER = PredictorCorrector(ddim, corrector=False)

@@ -8,12 +8,6 @@ from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import Schedule, expand_time
 from indm.diffusion.steps import tweedie
 
-LABEL = "DPM-Solver++ 2M"
-CALLS = 1
-CORRECTOR = False
-ORDER = 2
-SOUND = {("vp", "uniform"): 8, ("vp", "log_snr"): 5, ("ve", "uniform"): 4, ("ve", "log_snr"): 4}
-
 
 def sample_dpm_solver_pp_2m(
     noise_fn: NoiseFn, path: ForwardPath, z: Tensor, schedule: Schedule, generator: Generator | None = None

@@ -7,12 +7,6 @@ from indm.diffusion.objectives import per_sample
 from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import PredictorCorrector
 
-LABEL = "Euler–Maruyama"
-CALLS = 1
-CORRECTOR = True
-ORDER = 1
-SOUND = {("vp", "uniform"): 12, ("vp", "log_snr"): 11, ("ve", "uniform"): 12, ("ve", "log_snr"): 12}
-
 
 def euler_maruyama(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     r"""Euler-Maruyama step of the reverse SDE from ``t`` to ``s``.

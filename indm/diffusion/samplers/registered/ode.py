@@ -8,12 +8,6 @@ from indm.diffusion.ode import solve_adaptively
 from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import Schedule
 
-LABEL = "ODE"
-CALLS = None
-CORRECTOR = False
-ORDER = 5
-SOUND = {("vp", "uniform"): 4, ("vp", "log_snr"): 4, ("ve", "uniform"): 4, ("ve", "log_snr"): 4}
-
 
 def sample_ode(
     noise_fn: NoiseFn, path: ForwardPath, z: Tensor, schedule: Schedule, generator: Generator | None = None

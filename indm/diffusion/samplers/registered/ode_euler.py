@@ -4,12 +4,6 @@ from torch import Tensor
 
 from indm.diffusion.samplers.loops import Derivative, FixedStepOde
 
-LABEL = "ODE, Euler"
-CALLS = 1
-CORRECTOR = False
-ORDER = 1
-SOUND = {("vp", "uniform"): 5, ("vp", "log_snr"): 7, ("ve", "uniform"): 41, ("ve", "log_snr"): 41}
-
 
 def euler(derivative: Derivative, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
     r"""Euler step of an ODE from ``t`` to ``s``.

@@ -4,12 +4,6 @@ from torch import Tensor
 
 from indm.diffusion.samplers.loops import Derivative, FixedStepOde
 
-LABEL = "ODE, Heun"
-CALLS = 2
-CORRECTOR = False
-ORDER = 2
-SOUND = {("vp", "uniform"): 5, ("vp", "log_snr"): 6, ("ve", "uniform"): 15, ("ve", "log_snr"): 15}
-
 
 def heun(derivative: Derivative, z: Tensor, t: Tensor, s: Tensor) -> Tensor:
     r"""Heun step of an ODE from ``t`` to ``s``.

@@ -6,12 +6,6 @@ from indm.diffusion.objectives import per_sample
 from indm.diffusion.path import ForwardPath
 from indm.diffusion.samplers.loops import PredictorCorrector
 
-LABEL = "reverse diffusion"
-CALLS = 1
-CORRECTOR = True
-ORDER = 1
-SOUND = {("vp", "uniform"): 12, ("vp", "log_snr"): 16, ("ve", "uniform"): 13, ("ve", "log_snr"): 13}
-
 
 def reverse_diffusion(path: ForwardPath, z: Tensor, noise: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     r"""Reverse-diffusion step with the exact coefficients of the interval.
