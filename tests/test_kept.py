@@ -14,18 +14,19 @@ from click.testing import CliRunner, Result
 
 from indm.bench.cli import main
 from indm.bench.kept.folders import archive, kept_folders, pack, unpack
+from indm.bench.kept.keep import results_alone
 from indm.bench.pipeline import code, stamps
 from indm.bench.pipeline.input_check import InputCheck
 from indm.bench.pipeline.jobs import IMPORTED, MAKERS, Job, job_names, lasting_inputs
+from indm.bench.pipeline.restored import is_void
 from indm.bench.pipeline.stages import STAGES
 from indm.bench.pipeline.stamps import job_modules, job_stamp
 from indm.bench.pipeline.why import why
 from indm.bench.suite.load import load_suite
 from indm.errors import ArtifactError
-from indm.report.page.contents import changed_since
+from indm.report.page.contents import code_since
 from indm.store.files import write_json
-from indm.store.provenance import RESTORED_FOR
-from indm.strict_yaml import parse_yaml
+from indm.store.provenance import CHANGED, RESTORED_FOR
 from tests.archives import memory_below
 from tests.conftest import REPOSITORY
 from tests.finished import do
@@ -131,7 +132,12 @@ def test_a_clone_gets_back_what_was_kept_to_the_byte(checkout: Path) -> None:
         f"indm restore: {len(FOLDERS)} written, 0 there already, 0 skipped, 0 refused\n",
     )
     after = files(checkout / "results/smoke")
-    assert {name: before[name] for name in after} == after
+    # Records say for which code they came back.
+    records = {name for name in after if "/provenance/" in name}
+    assert {name: before[name] for name in after.keys() - records} == results_alone(after)
+    for name in records:
+        record = json.loads(before[name])
+        assert json.loads(after[name]) == record | {RESTORED_FOR: job_stamp(SMOKE, record["stage"], record["subject"])}
     assert set(after) >= {name for folder in FOLDERS.values() for name in folder.files}
     assert {name.split("/")[-1] for name in set(after) if "provenance" in name} == {
         f"{name}.json" for name, stage in STAGES.items() if stage.subject not in ("", "shard")
@@ -183,8 +189,6 @@ def test_an_imported_checkpoint_is_known_by_the_code_that_imported_it(checkout: 
     checks, job = InputCheck(SMOKE, Path("results"), Path("reports")), Job("train", RUN)
     made = json.loads(checks.manifest(job).read_text())
     inputs = {path: made["inputs"][path] for path in lasting_inputs(SMOKE, job, IMPORTED)}
-    write_json(checks.manifest(job), made | {"inputs": inputs})
-    assert f"{checks.manifest(job)}: made by other code: " in line(call("keep"), "skipped")
     code = (SMOKE, "import_checkpoint", RUN)
     of_import = {"inputs": inputs, "stamp": job_stamp(*code), "modules": job_modules(*code)}
     write_json(checks.manifest(job), made | of_import)
@@ -252,7 +256,8 @@ def without(content: Content, name: str) -> Content:
 
 
 def with_modules(content: Content, modules: dict[str, Any]) -> Content:
-    return content | {EVALUATED: json.dumps(json.loads(content[EVALUATED]) | {"modules": modules}).encode()}
+    made = json.loads(content[EVALUATED]) | {"modules": modules, "stamp": "0" * 64}
+    return content | {EVALUATED: json.dumps(made).encode()}
 
 
 def nested(content: Content, name: str) -> Content:
@@ -279,7 +284,7 @@ FAULTS: list[tuple[Callable[[Content], Content], str]] = [
 
 
 @pytest.mark.parametrize(("fault", "message"), FAULTS)
-def test_what_is_not_of_this_suite_and_code_does_not_come_back(
+def test_what_is_damaged_or_not_of_this_suite_does_not_come_back(
     cloned: Path, fault: Callable[[Content], Content], message: str
 ) -> None:
     packed().write_bytes(pack(fault(unpack(packed()))))
@@ -453,88 +458,62 @@ def _forget_sources() -> Iterator[None]:
     code.sources.cache_clear()
 
 
-ACCEPTED = Path("docs/results/smoke/accepted.yaml")
-COUNT = f"indm restore: {len(FOLDERS)} written, 0 there already"
 LIKELIHOOD = "indm/diffusion/likelihood.py"
 
 
-def is_up_to_date() -> bool:
-    """Ask why the likelihoods would be evaluated again."""
-    return not why(InputCheck(SMOKE, Path("results"), Path("reports")), "nll").again
+def again(stage: str = "nll") -> dict[Job, list[str]]:
+    """Ask why the jobs of a stage would be done again."""
+    return why(InputCheck(SMOKE, Path("results"), Path("reports")), stage).again
 
 
-def test_changed_modules_are_named_and_accepted_once(edit: Callable[[str, str, str], None]) -> None:
+def provenance(stage: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(f"results/smoke/{PLACE}/provenance/{stage}.json").read_text())
+    return found
+
+
+def test_results_of_other_code_come_back_state_what_has_changed_and_are_void_after_another_edit(
+    edit: Callable[[str, str, str], None],
+) -> None:
     edit(LIKELIHOOD, "def ode_nll(", "def ode_nll(*, new=1,")
     done = call("restore")
-    assert done.exit_code == 1
-    folders = len(SMOKE.runs) + len(SMOKE.toy2d.datasets)
-    words = f"indm restore: changed {LIKELIHOOD}: behind {PLACE} and {folders - 1} more"
-    assert done.output.splitlines()[0] == words
-    assert f"refused {PLACE} and {folders - 1} more: made by other code " in done.output
-    assert "--accept" in line(done, "refused")
-    assert not Path("results/smoke/runs").exists()
-    done = call("restore", "--accept", "a default that\nnobody | sets")
     assert done.exit_code == 0, done.output
-    (entry,) = parse_yaml(ACCEPTED.read_text())["accepted"]
-    assert entry["why"] == "a default that nobody | sets"
-    assert [text.split()[0] for text in entry["modules"]] == ["indm.diffusion.likelihood"]
-    assert is_up_to_date()
-    record = json.loads(Path(f"results/smoke/{PLACE}/provenance/nll.json").read_text())
-    assert (record["accepted"], record[RESTORED_FOR]) == ([entry], job_stamp(SMOKE, "nll", RUN))
-    assert "accepted" not in json.loads(Path(f"results/smoke/{PLACE}/provenance/fid.json").read_text())
-    assert changed_since([record]) == [
-        f"computed by commit {record['commit'][:12]}; since then indm.diffusion.likelihood changed "
-        f"(accepted on {entry['date']}: a default that nobody | sets)"
+    folders, commit = len(SMOKE.runs) + len(SMOKE.toy2d.datasets), provenance("nll")["commit"][:12]
+    assert done.output.splitlines() == [
+        f"indm restore: {PLACE} and {folders - 1} more: computed by commit {commit}; since then changed: {LIKELIHOOD}",
+        f"indm restore: {len(FOLDERS)} written, 0 there already, 0 skipped, 0 refused",
     ]
+    (stated,) = provenance("nll")[CHANGED]
+    assert stated.startswith("indm.diffusion.likelihood ")
+    assert provenance("nll")[RESTORED_FOR] == job_stamp(SMOKE, "nll", RUN)
+    assert CHANGED not in provenance("fid")
+    assert code_since([provenance("nll")]) == [
+        f"computed by commit {commit}; since then indm.diffusion.likelihood changed"
+    ]
+    assert again() == {}
     assert f"0 written, {len(FOLDERS)} there already" in call("keep").output
-    # A reader needs no option, and writes nothing.
-    shutil.rmtree("results")
-    before = ACCEPTED.read_bytes()
-    assert call("restore").output.startswith(COUNT)
-    assert ACCEPTED.read_bytes() == before
-    # Accepted is what the module is now.
+    assert CHANGED not in json.loads(unpack(packed())[f"{PLACE}/provenance/nll.json"])
+    # An edit afterwards voids what imports it, and is the only cause.
+    edit("indm/metrics/kid.py", "def kid(", "ADDED = 1\n\n\ndef kid(")
+    assert again() == {}
+    assert again("fid")[Job("fid", RUN)] == ["indm/metrics/kid.py changed"]
     edit(LIKELIHOOD, "new=1", "new=2")
-    done = call("restore")
-    assert done.exit_code == 1
-    assert done.output.splitlines()[0] == words
-    assert f": made by other code: changed {LIKELIHOOD}" in call("keep").output
-    assert call("restore", "--accept", "again").exit_code == 0
-    first, second = parse_yaml(ACCEPTED.read_text())["accepted"]
-    assert (first, second["why"]) == (entry, "again")
-    # What is here already says so too.
-    assert json.loads(Path(f"results/smoke/{PLACE}/provenance/nll.json").read_text())["accepted"] == [second]
-    assert f"0 written, {len(FOLDERS)} there already" in call("restore").output
+    assert again()[Job("nll", RUN)] == [f"{LIKELIHOOD} changed"]
+    # Of the files that Snakemake did not make, it hears of the same.
+    void = {job for folder in FOLDERS.values() for job in folder.jobs if is_void(SMOKE, Path("results"), job)}
+    assert {job.stage for job in void} >= {"fid", "nll"}
+    assert not {job.stage for job in void} & {"prepare", "train", "sample"}
+    # Restored again, the results are of the present code.
+    assert call("restore").exit_code == 0
+    assert again() == again("fid") == {}
+    assert not any(is_void(SMOKE, Path("results"), job) for job in void)
 
 
-def test_what_a_stamp_covers_besides_modules_is_seen(cloned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_stamp_covers_besides_modules_is_stated(cloned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stamps, "FORMATS", ["indm-another-1"])
-    assert "indm restore: changed derived values, formats or imports: behind data/digits and " in call("restore").output
-    assert call("restore", "--accept", "why").exit_code == 0
-    assert is_up_to_date()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("accepted: [{date: 2026-1-1, why: x, modules: []}]", "key accepted.0.date: found '2026-1-1'"),
-        ("accepted: [{date: '2026-01-01', why: x, modules: [a b c]}]", "key accepted.0.modules.0: found 'a b c'"),
-        ("[", "not a YAML file"),
-    ],
-)
-def test_what_was_accepted_is_read_strictly(archived: Path, text: str, message: str) -> None:
-    ACCEPTED.write_text(text)
-    for command in ("keep", "restore"):
-        done = call(command)
-        assert (done.exit_code, len(done.output.splitlines())) == (1, done.output.count("accepted.yaml: "))
-        assert f"{ACCEPTED}: {message}" in done.output
-
-
-def test_changes_are_not_accepted_without_a_reason(archived: Path) -> None:
-    done = call("restore", "--accept", " ")
-    assert (done.exit_code, ACCEPTED.exists()) == (1, False)
-    assert done.output == (
-        "indm restore: --accept: found an empty reason, expected one in words, for readers of the results\n"
-    )
+    done = call("restore")
+    assert done.exit_code == 0
+    assert "since then changed: derived values, formats or imports" in done.output
+    assert again() == {}
 
 
 def test_what_a_killed_process_was_writing_is_swept(checkout: Path) -> None:

@@ -219,7 +219,7 @@ def test_causes(edit: Callable[[], list[str]]) -> None:
     assert causes("train", "--run", RUN) == expected
 
 
-def test_restored_results_are_of_the_code_for_which_they_were_accepted() -> None:
+def test_restored_results_are_done_for_the_code_by_which_they_were_restored() -> None:
     now = json.loads(TRAINED.read_text())["stamp"]
     edit_values()
     replace(FOLDER / "provenance/train.json", '"seconds"', f'"restored_for": "{now}", "seconds"')

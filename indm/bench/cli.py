@@ -82,7 +82,7 @@ SECTIONS = {
     "Run a suite": ["run", "init", "validate", "register", "schema"],
     "Inspect suites and results": ["show", "status", "why", "doctor", "compare"],
     "Evaluate your own model": ["enter", "verify", "referee", "measure"],
-    "Keep and share results": ["keep", "restore", "accept", "publish", "tensorboard"],
+    "Keep and share results": ["keep", "restore", "publish", "tensorboard"],
     "Stages, which Snakemake and DVC run": [*map(command_name, STAGES), "import-checkpoint"],
 }
 
@@ -526,40 +526,15 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
 @OUT
 @_folder("--from", KEPT, "Archives are in <from>/<suite>/kept/.", "root")
 @REPLACE
-@click.option(
-    "--accept",
-    metavar="WHY",
-    help="Also restore results of earlier code, and record the changes and the reason WHY in <from>/<suite>/accepted.yaml.",
-)
-def restore(suite_file: Path, out: Path, root: Path, replace: bool, accept: str | None) -> None:
+def restore(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
     """Unpack a suite's kept results.
 
-    Copies them back to the results folder, unless the suite or the code has changed since.
+    Copies them back to the results folder, unless they are damaged or the suite has changed since, and states how the code has.
     """
     from indm.bench.kept.keep import restore as unpack
 
     checks = _checks(suite_file, out)
-    _tell("restore", unpack(checks, root / checks.suite.suite / "kept", replace, accept))
-
-
-@main.command()
-@click.option("--before", required=True, metavar="COMMIT", help="The commit of the code before the change.")
-@_suite(default="params/smoke.yaml", show_default=True, help="The suite that is run before and after.")
-@_folder("--from", KEPT, "Published results are in <from>/<suite>/.", "root")
-@click.option(
-    "--bound", type=float, help="Allow numbers to move by this many standard errors, or relative to themselves."
-)
-@click.option("--why", default="", help="Why the change moves no number, or may move it within --bound.")
-def accept(before: str, suite_file: Path, root: Path, bound: float | None, why: str) -> None:
-    """Accept a change of the code by evidence.
-
-    Runs a small suite by the commit before and by HEAD, compares all its files, and records in <from>/<suite>/accepted.yaml that
-    nothing has moved, so that published results come back without training.
-    """
-    from indm.bench.kept.accept import accept as lines
-
-    for line in lines(before, suite_file.stem, root, bound, why):
-        click.echo(f"indm accept: {line}", err=True)
+    _tell("restore", unpack(checks, root / checks.suite.suite / "kept", replace))
 
 
 def _tell(name: str, outcome: "Outcome") -> NoReturn:

@@ -37,10 +37,10 @@ class Finished:
 
 # An imported checkpoint replaces a training, so only the later of the two has a record.
 STANDS_FOR = {"import_checkpoint": "train"}
-# Added to a record when results are restored: the stamp of the code for which the results are valid.
+# Added to a record when results are restored: the stamp of the code of that day, by which they count as done.
 RESTORED_FOR = "restored_for"
-# Added too: the changes of the code that were accepted for that, as entries of accepted.yaml.
-ACCEPTED = "accepted"
+# Added too: the modules of science that have changed since the job was done, each with its hash then and at the restore.
+CHANGED = "changed_since"
 CHECKOUT = Path(__file__).resolve().parents[2]
 # The paths of a checkout that affect a result, unlike a lock file that an engine has just written.
 SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
@@ -100,13 +100,6 @@ def _are_versions(value: object) -> bool:
     return isinstance(value, dict) and {"python", "torch"} <= value.keys() and all(map(_is_text, value.values()))
 
 
-def _is_acceptance(value: object) -> bool:
-    match value:
-        case {"date": date, "why": why, "modules": list(modules)}:
-            return all(map(_is_text, (date, why, *modules)))
-    return False
-
-
 # The check of each value in a record, and its description.
 VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "code_stamp": (lambda value: _is_text(value, "[0-9a-f]{64}"), "64 hexadecimal digits"),
@@ -116,9 +109,9 @@ VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("machine", "device", "allocator"), (_is_text, "a text of one line")),
     **dict.fromkeys(("threads", "seconds", "peak_memory_mib"), (_is_number, "a number of at least 0")),
     "processor_seconds": (lambda value: value is None or _is_number(value), "a number of at least 0, or null"),
-    ACCEPTED: (
-        lambda value: isinstance(value, list) and all(map(_is_acceptance, value)),
-        "the entries that restore writes",
+    CHANGED: (
+        lambda value: isinstance(value, list) and all(_is_text(line, r"\S+ \S+ \S+") for line in value),
+        "the modules that restore writes",
     ),
 }
 
@@ -143,12 +136,9 @@ def read_provenance(path: Path, suite: str, subject: str, needed: Iterable[str] 
     return found
 
 
-def accepted_since(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Merge the changes in records that were accepted on the same day for the same reason."""
-    found: dict[tuple[str, str], set[str]] = {}
-    for each in (each for record in records for each in record.get(ACCEPTED, ())):
-        found.setdefault((each["date"], each["why"]), set()).update(each["modules"])
-    return [{"date": date, "why": why, "modules": sorted(modules)} for (date, why), modules in found.items()]
+def changed_since(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """List the modules that have changed since jobs were done, by their records, each once."""
+    return sorted({line.split()[0] for record in records for line in record.get(CHANGED, ())})
 
 
 def descends(commit: str, ancestor: str) -> bool | None:

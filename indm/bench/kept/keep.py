@@ -12,10 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from indm.bench.kept.accepted import FILE, Changes
-from indm.bench.kept.evidence import Evidence
 from indm.bench.kept.folders import SUFFIX, Folder, archive, kept_folders, pack, unpack
-from indm.bench.kept.numbers import PublishedNumbers
+from indm.bench.kept.since import changes_since
 from indm.bench.kept.weights import averaged_weights, is_of, trained
 from indm.bench.pipeline.input_check import InputCheck
 from indm.bench.pipeline.jobs import job_outputs
@@ -23,24 +21,25 @@ from indm.bench.pipeline.stamps import job_stamp
 from indm.errors import ArtifactError
 from indm.store.files import AGAIN, atomic_write, obstacle, read_json, sweep
 from indm.store.manifest import damage
-from indm.store.provenance import ACCEPTED, RESTORED_FOR, read_provenance
+from indm.store.provenance import CHANGED, RESTORED_FOR, read_provenance
 from indm.store.sums import check_kept, update_sums
 
 STATES = WRITTEN, SAME, SKIPPED, REFUSED = "written", "there already", "skipped", "refused"
 REMEDY = "keep it again, from a run of the present suite"
-OTHER_CODE = (
-    "made by other code than the present code (commit {}), with the changes listed above; if they do not affect the results, "
-    'restore with --accept "why", which is recorded, or train again without the archives'
-)
 State = tuple[str, str]
 
 
 @dataclass
 class Outcome:
-    """Whether each folder of a suite was written, there already, skipped or refused, why, and which folders' code has changed."""
+    """Whether each folder of a suite was written, there already, skipped or refused, why, and how its code has changed.
+
+    Arguments:
+        found: the state of each folder, and the reason.
+        since: by commit, the files that have changed since it computed results, and the folders in which these are.
+    """
 
     found: dict[str, State] = field(default_factory=dict)
-    changed: dict[str, set[str]] = field(default_factory=dict)
+    since: dict[str, tuple[set[str], list[str]]] = field(default_factory=dict)
 
     @property
     def came(self) -> set[str]:
@@ -53,13 +52,16 @@ class Outcome:
         return not self.came or REFUSED in dict(self.found.values())
 
     def lines(self) -> list[str]:
-        """Return a line for each change of the code, a line for each reason to leave folders out, and the counts."""
+        """Return a line for each commit whose code has changed, a line for each reason to leave folders out, and the counts."""
         reasons: dict[State, list[str]] = {}
         for place, state in self.found.items():
             reasons.setdefault(state, []).append(place)
         count = Counter(state for state, _ in self.found.values())
         return [
-            *(f"{change}: behind {_some(sorted(places))}" for change, places in sorted(self.changed.items())),
+            *(
+                f"{_some(places)}: computed by commit {commit}; since then changed: {', '.join(sorted(files))}"
+                for commit, (files, places) in self.since.items()
+            ),
             *(f"{state} {_some(places)}: {reason}" for (state, reason), places in reasons.items() if reason),
             ", ".join(f"{count[state]} {state}" for state in STATES),
         ]
@@ -71,9 +73,9 @@ def _some(places: list[str]) -> str:
 
 def keep(checks: InputCheck, root: Path, replace: bool) -> Outcome:
     """Pack every folder whose jobs have all ended, and write the averaged weights that the suite selects."""
-    suite, outcome, changes = checks.suite, Outcome(), Changes(root.parent / FILE)
+    suite, outcome = checks.suite, Outcome()
     for folder in kept_folders(suite):
-        outcome.found[folder.place] = _keep(checks, changes, folder, archive(root, folder), replace)
+        outcome.found[folder.place] = _keep(checks, folder, archive(root, folder), replace)
     if kept := suite.kept_weights:
         for run in suite.first_runs(kept.seeds):
             if suite.runs[run].variant in kept.variants and f"runs/{run}" in outcome.came:
@@ -88,13 +90,13 @@ def _file(place: str) -> str:
     return f"{place}.safetensors" if place.startswith("weights/") else f"{place}{SUFFIX}"
 
 
-def _keep(checks: InputCheck, changes: Changes, folder: Folder, path: Path, replace: bool) -> State:
+def _keep(checks: InputCheck, folder: Folder, path: Path, replace: bool) -> State:
     here = checks.layout.suite_folder
     try:
         records = _check(checks, folder)
-        for job in folder.jobs:
-            changes.refuse(checks, job)
-        files = {name: (here / name).read_bytes() for name in (*folder.files, *records)}
+        files = {name: (here / name).read_bytes() for name in folder.files}
+        # What a restore has stated is stated by the next one.
+        files |= {name: _written(_unmarked(record)) for name, record in records.items()}
     except ArtifactError as error:
         return SKIPPED, str(error)
     except FileNotFoundError as error:
@@ -122,20 +124,16 @@ def _difference(path: Path, kind: str, is_same: Callable[[], bool]) -> str | Non
         return str(error)
 
 
-def restore(
-    checks: InputCheck, root: Path, replace: bool, accept: str | None = None, evidence: Evidence | None = None
-) -> Outcome:
-    """Unpack every kept folder that was made by the present suite and the present code, or by code whose changes were accepted.
+def restore(checks: InputCheck, root: Path, replace: bool) -> Outcome:
+    """Unpack every kept folder that belongs to the present suite, and state how the code has changed since.
 
     Archives are first unpacked into a temporary folder, because a run is checked against the dataset on which it was trained.
 
     Raises:
         ArtifactError: if there are no archives of the suite.
-        ParamsError: if the file of accepted changes is invalid, or the reason is empty.
     """
     suite, here = checks.suite, checks.layout.suite_folder
-    outcome, changes, now = Outcome(), Changes(root.parent / FILE, accept, evidence), time.time()
-    published = PublishedNumbers(root.parent)
+    outcome, now = Outcome(), time.time()
     folders = {folder: archive(root, folder) for folder in kept_folders(suite)}
     if not any(map(os.path.lexists, folders.values())):
         words = f"{root}: found no archive of suite {suite.suite}, expected some"
@@ -146,17 +144,16 @@ def restore(
             for name in (*folder.files, *folder.records(*folder.jobs)):
                 sweep(here / name)
             state = SKIPPED, "not kept"
-            if os.path.lexists(path):
-                try:
+            try:
+                check_kept(root.parent, path)
+                if os.path.lexists(path):
                     files = _unpack(staged, folder, path)
-                    files |= _marked(staged, folder, changes, outcome)
-                    published.refuse_others(staged.layout.suite_folder, files)
-                    check_kept(root.parent, path)
+                    files |= _marked(staged, folder, outcome)
                     state = _copy(here, folder, files, replace, now)
-                except ArtifactError as error:
-                    # Name the archive instead of the temporary folder, and the remedy for it.
-                    place, words = f"{staged.layout.suite_folder}/", str(error).replace(AGAIN, REMEDY)
-                    state = REFUSED, words.replace(place, f"{path}: ", 1).replace(place, "")
+            except ArtifactError as error:
+                # Name the archive instead of the temporary folder, and the remedy for it.
+                place, words = f"{staged.layout.suite_folder}/", str(error).replace(AGAIN, REMEDY)
+                state = REFUSED, words.replace(place, f"{path}: ", 1).replace(place, "")
             outcome.found[folder.place] = state
             if state[0] in (SKIPPED, REFUSED):
                 # Later folders should agree with the results that are and stay here, not with refused ones.
@@ -184,26 +181,29 @@ def _unpack(staged: InputCheck, folder: Folder, path: Path) -> dict[str, bytes]:
     return files
 
 
-def _marked(staged: InputCheck, folder: Folder, changes: Changes, outcome: Outcome) -> dict[str, bytes]:
-    """Check a folder, and return its records that lack the accepted changes of their code; refuse other changes."""
-    records = _check(staged, folder)
-    found = {name: changes.since(staged, job) for name, job in zip(records, folder.jobs, strict=True)}
-    if differing := changes.open(each for these in found.values() for each in these):
-        for each in differing:
-            outcome.changed.setdefault(f"{each.what} {each.where}", set()).add(folder.place)
-        commits = dict.fromkeys((record["commit"] or "unknown")[:12] for record in records.values())
-        raise ArtifactError(OTHER_CODE.format(", ".join(commits)))
+def _marked(staged: InputCheck, folder: Folder, outcome: Outcome) -> dict[str, bytes]:
+    """Check a folder, note how its code has changed, and return its records, which say for which code they were restored."""
     marked = {}
-    for name, record in records.items():
+    for (name, record), job in zip(_check(staged, folder).items(), folder.jobs, strict=True):
         stamp = job_stamp(staged.suite, record["stage"], record["subject"])
-        marks = {RESTORED_FOR: stamp, ACCEPTED: changes.acceptances(found[name])} if found[name] else {}
-        if (said := _unmarked(record) | marks) != record:
-            marked[name] = f"{json.dumps(said, indent=2)}\n".encode()
+        said = _unmarked(record) | {RESTORED_FOR: stamp}
+        if staged.read(job).stamp != stamp:
+            changed = changes_since(staged, job)
+            said |= {CHANGED: [" ".join(each) for each in changed]}
+            files, places = outcome.since.setdefault((record["commit"] or "unknown")[:12], (set(), []))
+            files |= {each.where for each in changed}
+            places += [folder.place] if folder.place not in places else []
+        marked[name] = _written(said)
     return marked
 
 
 def _unmarked(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in (RESTORED_FOR, ACCEPTED)}
+    """Return a record without what restores have stated, that of version 2.0 too."""
+    return {key: value for key, value in record.items() if key not in (RESTORED_FOR, CHANGED, "accepted")}
+
+
+def _written(record: Mapping[str, Any]) -> bytes:
+    return f"{json.dumps(record, indent=2)}\n".encode()
 
 
 def _copy(here: Path, folder: Folder, files: Mapping[str, bytes], replace: bool, now: float) -> State:
@@ -227,12 +227,13 @@ def _copy(here: Path, folder: Folder, files: Mapping[str, bytes], replace: bool,
 
 
 def _lacks_marks(path: Path, content: bytes) -> bool:
-    """Return whether a record differs only by the accepted changes; others are damaged, or belong to a repeated job."""
+    """Return whether a record is of the same job, but done for other code; others are damaged, or belong to a repeated job."""
     try:
         present, kept = read_json(path), json.loads(content)
     except ArtifactError:
         return False
-    return present != kept and _unmarked(present) == _unmarked(kept)
+    done_for = present.get(RESTORED_FOR, present.get("code_stamp"))
+    return done_for != kept[RESTORED_FOR] and _unmarked(present) == _unmarked(kept)
 
 
 def _put(

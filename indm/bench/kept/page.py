@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from indm.bench.kept.accepted import FILE
 from indm.bench.suite.borne_out import contradictions
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import claims_sha256, suite_sha256
@@ -24,7 +23,7 @@ from indm.report.registrations import load_registrations
 from indm.report.rows import read_rows
 from indm.store.files import read_json
 from indm.store.layout import PICTURES
-from indm.store.provenance import ACCEPTED, commit_date
+from indm.store.provenance import changed_since, commit_date
 
 if TYPE_CHECKING:
     from indm.bench.suite.schema.suite import Suite
@@ -93,10 +92,10 @@ def replace_block(text: str, name: str, content: str, place: str) -> str:
 def _block(published: Published) -> str:
     suite, executions, tables = published.suite, published.executions, published.tables
     claims, curve, compute = (read_rows(tables / f"{name}.csv") for name in ("claims", "learning_curve", "compute"))
-    changed = f"parts of the code; [{FILE}]({FILE}) lists them, and which results are still valid"
-    is_changed = any(ACCEPTED in execution for execution in executions)
+    modules = changed_since(executions)
+    changed = f"{len(modules)} modules of the code, which [{RECORD}]({RECORD}) lists" if modules else ""
     registration = _registration(suite, executions)
-    known = facts(suite.suite, published.sha256, registration, executions, compute, changed * is_changed)
+    known = facts(suite.suite, published.sha256, registration, executions, compute, changed)
     if FLOPS in known:
         known[FLOPS] += f"; for comparison: {LARGE_STEPS}"
     lead = "learning-curve-flops" if len(curve) else "error-compute"

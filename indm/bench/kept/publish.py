@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indm.bench.kept.accepted import FILE, Changes
 from indm.bench.kept.folders import SUFFIX, archive, kept_folders, unpack
 from indm.bench.kept.keep import results_alone
 from indm.bench.kept.page import FOLDERS, RECORD, Published, page_text
 from indm.bench.kept.weights import averaged_weights, is_of, trained
 from indm.bench.pipeline.input_check import InputCheck
-from indm.bench.pipeline.jobs import Job, jobs_of
+from indm.bench.pipeline.jobs import Job
 from indm.bench.suite.load import suite_sha256
 from indm.errors import ArtifactError
 from indm.report.answers import EVIDENCE
@@ -20,7 +19,7 @@ from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.rows import read_rows
 from indm.store.files import atomic_write, obstacle, read_json
 from indm.store.layout import PICTURES
-from indm.store.provenance import ACCEPTED, accepted_since, read_provenance
+from indm.store.provenance import CHANGED, read_provenance
 
 if TYPE_CHECKING:
     from indm.bench.suite.schema.suite import Suite
@@ -36,16 +35,13 @@ def publish(checks: InputCheck, target: Path, runs: Sequence[str]) -> Published:
     """Write the folder of a suite, with the averaged weights of runs, and the generated part of its README.md.
 
     Raises:
-        ArtifactError: if the results are incomplete, were made by code other than the present code, or are too large for git, or if
-            the folder belongs to another suite or program, or contains archives of other results.
+        ArtifactError: if the results are incomplete or too large for git, or if the folder belongs to another suite or program, or
+            contains archives of other results.
     """
     suite, here = checks.suite, checks.layout.suite_folder
     _check_target(suite.suite, target)
     # All inputs of the report are valid.
     checks.check(Job("report", ""))
-    changes, remedy = Changes(target / FILE), "; run the suite again, or check out the commit that made the results"
-    for job in filter(lambda job: checks.manifest(job).is_file(), jobs_of(suite, "shard")):
-        changes.refuse(checks, job, remedy)
     _check_kept(suite, here, target / "kept")
     figures = checks.reports / suite.suite / "figures"
     files = {f"tables/{name}.csv": (here / f"tables/{name}.csv").read_bytes() for name in PUBLISHED}
@@ -108,8 +104,8 @@ def summarise(suite: "Suite", suite_folder: Path) -> list[dict[str, Any]]:
                     alike = {key: record[key] for key in ALIKE}
                     entry = found.setdefault(json.dumps(alike, sort_keys=True), alike | {"jobs": {}, "seconds": 0.0})
                     entry["jobs"][path.stem] = entry["jobs"].get(path.stem, 0) + 1
-                    if accepted := accepted_since([entry, record]):
-                        entry[ACCEPTED] = accepted
+                    if lines := record.get(CHANGED):
+                        entry[CHANGED] = sorted({*entry.get(CHANGED, ()), *lines})
                     entry["seconds"] = round(entry["seconds"] + record["seconds"], 3)
     return list(found.values())
 

@@ -6,18 +6,18 @@ only if it is a target or a job that runs reads it, and a folder is not searched
 run with the stage that gathers them.
 """
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from indm.bench.pipeline.input_check import InputCheck
 from indm.bench.pipeline.jobs import Job, job_names, job_outputs, jobs_of, lasting_inputs
+from indm.bench.pipeline.restored import record_of
 from indm.bench.pipeline.stages import STAGES
 from indm.bench.pipeline.stamps import changes, job_stamp, members
 from indm.errors import ArtifactError, ParamsError
 from indm.store.manifest import Manifest, content_sha256, damage
-from indm.store.provenance import RESTORED_FOR, read_provenance, record_names
+from indm.store.provenance import CHANGED, RESTORED_FOR
 
 if TYPE_CHECKING:
     from indm.bench.suite.schema.suite import Suite
@@ -129,8 +129,12 @@ class _Seen:
         """Yield the modules that differ, if the stamp differs."""
         stage = "import_checkpoint" if self._checks.is_imported(job, made) else job.stage
         found = changes(self._suite, stage, job.subject, made.stamp, made.modules)
-        if not found or self._restored_for(job) == job_stamp(self._suite, stage, job.subject):
+        record = record_of(self._suite, self._checks.results, job)
+        if not found or record.get(RESTORED_FOR) == job_stamp(self._suite, stage, job.subject):
             return
+        # What had changed when the results were restored does not make the job run again.
+        stated = record.get(CHANGED, ())
+        found = [each for each in found if " ".join(each) not in stated] or found
         if not made.modules:
             yield "made by code that is not recorded: its manifest lists no modules"
             return
@@ -143,16 +147,6 @@ class _Seen:
         yield from (f"{each.where} {WORDS[each.what]}" for each in found)
         if not other_keys:
             yield from (f"the suite chooses {each.where} now" for each in chosen)
-
-    def _restored_for(self, job: Job) -> str:
-        """Return the stamp of the code for which a job's results were restored, or an empty text."""
-        folder = self._checks.manifest(job).parent.parent / "provenance"
-        for name in record_names(job.stage):
-            with contextlib.suppress(ArtifactError):
-                return str(
-                    read_provenance(folder / f"{name}.json", self._suite.suite, job.subject).get(RESTORED_FOR, "")
-                )
-        return ""
 
     def _inputs(self, job: Job, made: Manifest) -> Iterator[str]:
         """Yield the inputs of a job that have changed since."""

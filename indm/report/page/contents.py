@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from indm.report.registrations import Addition, Registration
-from indm.store.provenance import STANDS_FOR, accepted_since, read_provenance
+from indm.store.provenance import STANDS_FOR, changed_since, read_provenance
 
 # A page of more runs has what it says of single runs in files.
 MOST_RUNS = 100
@@ -93,16 +93,14 @@ def read_records(contents: Contents, results: Path) -> list[dict[str, Any]]:
     return records
 
 
-def changed_since(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a sentence for each commit that computed results, with the changes since that were accepted at the restore."""
+def code_since(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each commit that computed results, with the modules that had changed when they were restored."""
     made: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         commit = f"commit {record['commit'][:12]}" if record["commit"] else "an unknown commit"
         made.setdefault(commit, []).append(record)
     found = []
     for commit, these in made.items():
-        for each in accepted_since(these):
-            changed = ", ".join(dict.fromkeys(line.partition(" ")[0] for line in each["modules"]))
-            accepted = f"(accepted on {each['date']}: {each['why']})"
-            found.append(f"computed by {commit}; since then {changed} changed {accepted}")
+        if modules := changed_since(these):
+            found.append(f"computed by {commit}; since then {', '.join(modules)} changed")
     return found

@@ -14,7 +14,7 @@ from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.grades import MEANINGS
 from indm.report.matrix import OnPage, matrix, plain
 from indm.report.page.caveats import caveats
-from indm.report.page.contents import Contents, changed_since, missing_figure, read_records
+from indm.report.page.contents import Contents, code_since, missing_figure, read_records
 from indm.report.page.document import LEADS, Document, facts, sections
 from indm.report.page.entries import set_entry
 from indm.report.page.equal_time import equal_time
@@ -62,7 +62,7 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
         added=contents.added,
         contradicted=contents.contradicted,
     )
-    changed, costs = plain("; ".join(changed_since(records))), read_cells(results / "tables/compute.csv")
+    changed, costs = plain("; ".join(code_since(records))), read_cells(results / "tables/compute.csv")
     document = Document(
         answers=read_answers(tables["claims"].path, evidence),
         means=read_means(results / "tables"),
