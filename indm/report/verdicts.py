@@ -1,6 +1,7 @@
 """Grade the claims: a row for each comparison, corrected for the number of comparisons that share an error rate."""
 
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from indm.report.catalogue import PLACE
 from indm.report.differences import COMPARISONS, Comparison, name_of
 from indm.report.grades import UNDECIDED, Verdict, grade, repeatability, seeds_needed
 from indm.report.intervals import CLUSTERED, FEWEST_SEEDS, TAIL, Interval, estimate, interval, method
+from indm.report.sides import Codes, with_code
 
 # The reason of every row begins with it if the seeds of the suite have changed since it was registered.
 CHANGED = "changed since registration"
@@ -24,8 +26,12 @@ SAME = 1e-9
 DIFFERENCE_COLUMNS = ["suite", "id", *PLACE, "comparison", "against", "seed", "difference"]
 
 
-def claims_table(compared: list[Comparison], suite: str, rows: int, changes: str = "") -> pd.DataFrame:
+def claims_table(
+    compared: list[Comparison], suite: str, rows: int, changes: str = "", codes: Codes = MappingProxyType({})
+) -> pd.DataFrame:
     """Grade every comparison; ``changes`` describes how the seeds of the suite have changed since it was registered.
+
+    A comparison whose two sides were computed by different code, by ``codes``, is exploratory.
 
     The intervals of primary comparisons leave out 0.025/(3m) on either side, with m the number of primary rows of all suites that
     answer one question, so that at most 2.5 of 100 such questions have any interval that ends wrongly on a side.
@@ -40,7 +46,7 @@ def claims_table(compared: list[Comparison], suite: str, rows: int, changes: str
             f"key grading.rows: found {rows}; allowed: at least {len(primary)}, the primary rows of suite {suite} alone"
         )
     tail = TAIL / (len(COMPARISONS) * rows)
-    table = [_row(one, suite, tail if one.is_primary else TAIL) for one in compared]
+    table = [with_code(_row(one, suite, tail if one.is_primary else TAIL), codes) for one in compared]
     if changes:
         table = [row | {"reason": f"{CHANGED}: {changes}; {row['reason']}"} for row in table]
     # Only if images come in clusters, so that tables of other suites keep their bytes.
