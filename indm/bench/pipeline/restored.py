@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def record_of(suite: "Suite", results: Path, job: Job) -> dict[str, Any]:
-    """Return the provenance of a job, empty if there is none that can be read."""
+    """Return the provenance of a job, empty if there is none that can be read, or its results are not kept."""
+    if STAGES[job.stage].subject in ("", "shard"):
+        return {}
     place = STAGES[job.stage].folder.format(**job_names(suite, job))
     for name in record_names(job.stage):
         path = results / Path(place).relative_to("results") / "provenance" / f"{name}.json"
@@ -29,7 +31,5 @@ def record_of(suite: "Suite", results: Path, job: Job) -> dict[str, Any]:
 
 def is_void(suite: "Suite", results: Path, job: Job) -> bool:
     """Return whether results of a job were restored, and its code has been edited since."""
-    if STAGES[job.stage].subject in ("", "shard"):
-        return False
     record = record_of(suite, results, job)
     return RESTORED_FOR in record and record[RESTORED_FOR] != job_stamp(suite, record["stage"], job.subject)
