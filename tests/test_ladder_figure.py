@@ -123,7 +123,9 @@ def test_of_two_intervals_on_a_line_the_upper_one_is_narrower() -> None:
         for model, mean, flops in zip(models, (0.08, 0.1, 0.1), (1.002, 1.006, 1.5), strict=True)
     }
     (axis,) = ladder({CELEBA: panel}, 0.01).axes
-    lower, upper, alone = (np.atleast_1d(it.get_linewidth())[0] for it in axis.collections if isinstance(it, LineCollection))
+    lower, upper, alone = (
+        np.atleast_1d(it.get_linewidth())[0] for it in axis.collections if isinstance(it, LineCollection)
+    )
     assert lower > upper == alone
 
 
