@@ -820,7 +820,7 @@ def test_what_no_number_of_seeds_decides_says_so() -> None:
         ({"smallest": SMALLEST | {"effect": -1.0}}, ".smallest.effect: found -1.0; allowed: "),
         ({"unitt": "x"}, ".unitt: unknown key"),
         ({"direction": "up"}, ".direction: found 'up'; allowed: "),
-        ({"controls": ["scale-2", "best"]}, ".controls: found 'best'; allowed: fixed-curve, "),
+        ({"controls": ["scale-2", "best"]}, ".controls: found 'best'; allowed: exponent-10, "),
         ({"baseline": LINEAR | {"variant": "mine"}}, ".baseline.variant: found 'mine'; allowed: "),
         ({"metric": METRIC | {"x": [3.0, 1.0]}}, ".metric: x: found [3.0, 1.0]; allowed: the smaller number first"),
         ({"metric": METRIC | {"stage": "fid"}}, ".metric: name: found 'gap'; allowed: fid, fid_infinity, kid, "),

@@ -438,6 +438,7 @@ OF_FASHION = [
     f"fashion-mnist is {OTHER_DATA} (28 × 28 pixels",
     "FID and KID of fashion-mnist use features",
 ]
+NO_FID = "there is no FID"
 CAVEATS = {
     "smoke": [NOTHING + "20 steps of 16 images", *OF_DIGITS[1:]],
     "smoke-images": [
@@ -458,9 +459,23 @@ CAVEATS = {
     "cifar10-rungs": [NOTHING + "300 steps of 32 images", OWN_CIFAR],
     **{
         f"cifar10-{name}": [OF_DIGITS[0], OWN_CIFAR]
-        for name in (1000, 3000, 9000, "exponents", "fid", "maps", "maps-search", "search", "wide")
+        for name in (
+            1000,
+            3000,
+            9000,
+            "exponents",
+            "fid",
+            "maps",
+            "maps-search",
+            "precondition-search",
+            "search",
+            "wide",
+        )
     },
-    "celeba64-6000": [OF_DIGITS[0], f"celeba64-6000 is {OTHER_DATA} ", "there is no FID"],
+    **{f"cifar10-{name}": [OF_DIGITS[0], NO_FID] for name in ("exponents-v", "length", "precondition")},
+    "digits-filters": [*OF_DIGITS[:2], NO_FID],
+    "fashion-filters": [OF_FASHION[0], f"fashion-mnist is {OTHER_DATA} ", NO_FID],
+    "celeba64-6000": [OF_DIGITS[0], f"celeba64-6000 is {OTHER_DATA} ", NO_FID],
     "paper": [],
     "paper-seeds": [],
 }

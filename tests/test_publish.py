@@ -54,6 +54,7 @@ from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.figures import plot_figures
 from indm.report.grades import WORSE
 from indm.report.matrix import InFile, OnPage, matrix
+from indm.report.numbers import VALUE_COLUMNS
 from indm.report.registrations import Registration, Registrations
 from indm.report.rows import read_rows, records
 from indm.store.files import CHECKPOINT_FORMAT, file_sha256, write_json, write_table, write_weights
@@ -723,7 +724,8 @@ def test_weights_have_the_numbers_of_their_own_run(tmp_path: Path) -> None:
     made = [("train", "score_parameters", 1200), ("train", "flow_parameters", 34), ("nll", "nll", 2.5)]
     made.append(("fid", "fid", 0.25))
     rows = [(f"runs/{run}/{file}.json", name, value + run) for run in (0, 1) for file, name, value in made]
-    table = pd.DataFrame(rows, columns=["source", "metric", "value"]).assign(se=0.125)
+    table = pd.DataFrame(rows, columns=["source", "metric", "value"]).assign(se=0.125, suite="mine")
+    table = table.reindex(columns=VALUE_COLUMNS)
     for name in ("mine/tables/values.csv", "mine/weights/1.safetensors"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()

@@ -412,7 +412,8 @@ def of_gap(values: pd.DataFrame, suite: Path) -> pd.DataFrame:
     published = REPOSITORY / "docs/results/digits-seeds/tables"
     for name in ("fid", "nll"):
         shutil.copy(published / f"{name}.csv", layout.tables)
-    values.assign(suite=suite.stem).to_csv(layout.tables / "values.csv", index=False)
+    values = values.assign(suite=suite.stem)
+    values.to_csv(layout.tables / "values.csv", index=False)
     # Tables have rows, here of a stage that no gap is of.
     images = values.head(1).assign(stage="curve", image=0, nelbo=2.0).reindex(columns=IMAGE_COLUMNS)
     images.to_csv(layout.tables / "images.csv", index=False)

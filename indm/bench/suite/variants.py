@@ -22,6 +22,8 @@ class Control(NamedTuple):
 OF_MAPS = ("train.lr", "train.flow_lr", "train.flow_ema_decay", "train.flow_warmup_steps")
 # The exponent of a fixed filter is chosen for each dataset.
 EXPONENT = "train.latent.fixed.exponent"
+# Those that are compared with each other, in hundredths.
+EXPONENTS = (10, 15, 20, 25, 35, 50)
 FILTER = {"train.latent.fixed.curve": False, "train.latent.fixed.spectrum": "exact"}
 # The scales by frequency take the place of the one for all frequencies.
 SPECTRUM = {"train.score.precondition": "spectrum", "train.score.normalise_input": "none"}
@@ -37,6 +39,12 @@ CONTROLS = {
     "fixed-curve-filter": Control(CURVE, (EXPONENT, *OF_MAPS[:1])),
     "v-prediction": Control({"train.score.predict": "v"}, OF_MAPS[:1]),
     "fixed-filter-v": Control(FILTER | {"train.score.predict": "v"}, (EXPONENT, *OF_MAPS[:1])),
+    "learned-curve-filter-v": Control({"train.score.predict": "v", "train.latent.learned": "curve-filter"}, OF_MAPS),
+    **{f"exponent-{a}": Control(FILTER | {EXPONENT: a / 100}, OF_MAPS[:1]) for a in EXPONENTS},
+    **{
+        f"exponent-{a}-v": Control(FILTER | {"train.score.predict": "v", EXPONENT: a / 100}, OF_MAPS[:1])
+        for a in EXPONENTS
+    },
     "preconditioned": Control(SPECTRUM, OF_MAPS[:1]),
     "linear-skip": Control({"train.score.precondition": "skip"}, OF_MAPS[:1]),
     "fixed-filter-preconditioned": Control(FILTER | SPECTRUM, (EXPONENT, *OF_MAPS[:1])),
