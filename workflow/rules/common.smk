@@ -30,9 +30,7 @@ def read_by(job):
     """Yield what a job reads, and the manifests of the jobs that wrote it."""
     # Snakemake has recorded no code for files that it did not make: an edit after `indm restore` would pass unseen.
     if not workflow.touch and is_void(suite, Path("results"), job):
-        workflow.dag.forcefiles.add(
-            manifest(job.stage).format(**job_names(suite, job))
-        )
+        workflow.dag.forcefiles.add(manifest(job.stage).format(**job_names(suite, job)))
     found = dict(job_inputs(suite, job))
     for path, maker in found.items():
         yield path if maker else local(path)
