@@ -35,7 +35,6 @@ from docs.answers import (
     with_ladder,
     with_means,
 )
-from docs.forecast import CLAIM, OBJECTIVE, PAIRS, forecast, with_forecast
 from indm.bench.cli import main
 from indm.bench.kept import publish as module
 from indm.bench.kept.page import read_folder, renewed, replace_block
@@ -628,40 +627,6 @@ def test_known_densities_are_counted_by_claim_length_and_verdict(tmp_path: Path)
         f"| {KNOWN[nll]}, short | 1 better | 1 better | not measured |",
         "",
     ]
-
-
-def published_pair(root: Path, lead: tuple[float, float], compute: tuple[float, float]) -> Path:
-    """Publish both lengths of every dataset, 100 and 400 steps, with these leads at equal steps and at equal compute."""
-    for suite, place, steps in (
-        (suite, place, (100, 400)[place]) for pair in PAIRS.values() for place, suite in enumerate(pair)
-    ):
-        means = {STEPS: lead[place], COMPUTE: compute[place], SIMPLE: -0.1}
-        rows = [
-            {"id": CLAIM, "objective": OBJECTIVE, "comparison": kind, "seed": seed, "difference": mean + 1e-6 * seed}
-            for kind, mean in means.items()
-            for seed in (-1, 0, 1)
-        ]
-        write_table(root / suite / "tables/differences.csv", pd.DataFrame(rows))
-        curve = [{"model": "indm", "variant": "", "objective": OBJECTIVE, "step": step} for step in (steps // 2, steps)]
-        write_table(root / suite / "tables/learning_curve.csv", pd.DataFrame(curve))
-    return root
-
-
-def test_the_end_of_a_lead_at_equal_compute_is_forecast_from_two_lengths(tmp_path: Path) -> None:
-    """A constant lead of 0.1, and a gain of 0.8 that halves whenever the steps double, are equal after 800 steps."""
-    found = forecast(published_pair(tmp_path, (0.1, 0.1), (-0.7, -0.1)), PAIRS["CIFAR-10"])
-    assert found.steps == (100, 400)
-    assert (found.powers["lead"].exponent, found.powers["gain"].exponent) == pytest.approx((0, -1))
-    assert found.crossing == pytest.approx(800)
-    assert np.quantile(found.crossings, [0.1, 0.9]) == pytest.approx([800, 800], rel=1e-3)
-    page = with_forecast("<!-- forecast: of -->\n<!-- end of forecast -->\n", tmp_path)
-    assert "after | 800 steps; 5 % of the draws: before 800 steps |" in page
-
-
-def test_a_gain_that_falls_no_faster_than_the_lead_has_no_end(tmp_path: Path) -> None:
-    """And neither has a lead that is not positive."""
-    for lead, compute in (((0.1, 0.05), (-0.7, -0.65)), ((0.1, -0.1), (-0.7, -0.3))):
-        assert forecast(published_pair(tmp_path, lead, compute), PAIRS["CIFAR-10"]).crossing == np.inf
 
 
 def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:

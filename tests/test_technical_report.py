@@ -3,6 +3,7 @@
 A failure of a number or of a verdict means that a table has changed: read the section that is named, and write it anew.
 """
 
+import math
 import re
 import shutil
 import subprocess
@@ -18,7 +19,6 @@ import pytest
 from scipy import stats
 
 from docs.answers import MAPS
-from docs.forecast import PAIRS, forecast
 from docs.report import FILTER, FLOW, FORECAST, HALF_WIDTHS, NO_MAP, SETUPS, SUITES, UNFINISHED, forecasts, with_report
 from indm.bench.suite.claims import load_claims
 from indm.bench.suite.load import load_suite
@@ -26,6 +26,7 @@ from indm.errors import ArtifactError
 from indm.report.differences import COMPUTE, SIMPLE, STEPS
 from indm.report.grades import BETTER, NOT_BETTER, UNDECIDED, WORSE
 from indm.report.intervals import TAIL, Interval, by_cluster, interval
+from indm.report.multiples import Trained, read_multiples
 from indm.report.names import REFERENCE
 from indm.report.registrations import load_registrations
 from indm.report.rows import read_rows, records
@@ -37,6 +38,8 @@ PUBLISHED, PARAMS = REPOSITORY / "docs/results", REPOSITORY / "params"
 PAGE = (REPOSITORY / "docs/report.md").read_text()
 # The suite that stands for a longer one of the same models, where results have to be made up.
 SIMILAR = "cifar10-3000"
+# The suites of each dataset at its two lengths.
+PAIRS = {"CIFAR-10": ("cifar10-1000", "cifar10-3000"), "Fashion-MNIST": ("fashion-full", "fashion-long")}
 # The suites that were registered with forecasts.
 CELEBA = "celeba64-6000"
 LADDERS = ("cifar10-maps", CELEBA)
@@ -503,13 +506,22 @@ def test_rivals_are_counted_as_their_rows() -> None:
     assert counted("Related work") == [of("rivals", claim, kind, BETTER) for claim, kind in kinds]
 
 
-def test_the_steps_of_a_tie_are_those_of_the_forecast() -> None:
-    text = sections()["Longer training"]
-    ties = [forecast(PUBLISHED, PAIRS[name]) for name in ("CIFAR-10", "Fashion-MNIST")]
-    steps = [f"{float(f'{found.crossing:.0e}'):,.0f}" for found in ties]
-    assert re.findall(r"near ([\d,]+)", text) == steps
-    # A third of the draws has no tie within the paper's 33 million images, in batches of 32.
-    assert (ties[0].crossings > 33e6 / 32).mean() == pytest.approx(1 / 3, abs=0.05)
+def test_two_readings_of_a_tie_on_cifar10_differ_more_than_a_hundredfold() -> None:
+    """The leads as powers of the steps, and INDM's multiple as a line in the logarithm of the steps that reaches its cost."""
+    found = [multiple_of_the_flow(suite) for suite in PAIRS["CIFAR-10"]]
+    start, end = (math.log(one.steps) for one in found)
+    leads = [math.log(leads_of(suite, STEPS).mean()) for suite in PAIRS["CIFAR-10"]]
+    gains = [math.log((leads_of(suite, STEPS) - leads_of(suite, COMPUTE)).mean()) for suite in PAIRS["CIFAR-10"]]
+    behind = [gain - lead for gain, lead in zip(gains, leads, strict=True)]
+    short_of = [math.log(one.flops / one.multiple.value) for one in found]
+    by_powers, by_multiples = (start + left * (end - start) / (left - later) for left, later in (behind, short_of))
+    assert by_multiples - by_powers > math.log(100)
+    assert "more than a hundredfold" in " ".join(sections()["Longer training"].split())
+
+
+def multiple_of_the_flow(suite: str) -> Trained:
+    (found,) = (one for one in read_multiples(PUBLISHED / suite / "tables") if one.arm == FLOW)
+    return found
 
 
 def test_no_bound_had_stopped_falling() -> None:

@@ -132,8 +132,8 @@ def readme_text(root: Path) -> dict[Path, str]:
         with_weights,
     )
     from docs.claims_table import with_claims
-    from docs.forecast import with_forecast
     from docs.ladder import draw_ladder
+    from docs.multiples import draw_multiples, with_multiples
     from docs.report import with_report
     from indm.bench.kept.page import read_folder, renewed, replace_block
     from indm.report.answers import EVIDENCE
@@ -150,6 +150,7 @@ def readme_text(root: Path) -> dict[Path, str]:
     page, known, report = published / "README.md", published / f"{KNOWN_DENSITIES}.md", root / "docs/report.md"
     datasets = {name: published / f"{name}.md" for name in DATASETS}
     drawn = draw_answers(published) | draw_ladder(published, root / "params", root / "docs/scaling.md")
+    drawn |= draw_multiples(published)
     suites = {path.parent: read_json(path)["suite"] for path in sorted(published.glob("*/provenance.json"))}
     return {
         **{
@@ -158,10 +159,12 @@ def readme_text(root: Path) -> dict[Path, str]:
         },
         root / "params/evidence.csv": texts.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
         readme: with_ladder(readme.read_text(encoding="utf-8"), published),
-        page: with_claims(with_means(page.read_text(encoding="utf-8"), published), published),
+        page: with_multiples(
+            with_claims(with_means(page.read_text(encoding="utf-8"), published), published), published
+        ),
         **{at: with_answers(at.read_text(encoding="utf-8"), published, name) for name, at in datasets.items()},
         known: with_densities(known.read_text(encoding="utf-8"), published),
-        report: with_forecast(with_report(report.read_text(encoding="utf-8"), published, root / "params"), published),
+        report: with_report(report.read_text(encoding="utf-8"), published, root / "params"),
         glossary: replace_block(glossary.read_text(encoding="utf-8"), "models", models_table(), str(glossary)),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in drawn.items()},

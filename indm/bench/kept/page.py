@@ -16,6 +16,7 @@ from indm.bench.suite.registrations import changed_seeds
 from indm.errors import ArtifactError
 from indm.report.answers import answers_beside
 from indm.report.matrix import InFile
+from indm.report.multiples import read_multiples
 from indm.report.page.document import FLOPS, Document, facts, sections
 from indm.report.page.means import read_means
 from indm.report.page.registration import describe_registration
@@ -99,7 +100,8 @@ def _block(published: Published) -> str:
     if FLOPS in known:
         known[FLOPS] += f"; for comparison: {LARGE_STEPS}"
     lead = "learning-curve-flops" if len(curve) else "error-compute"
-    document = Document(answers_beside(claims, published.evidence), read_means(tables), lead, known)
+    answers = answers_beside(claims, published.evidence)
+    document = Document(answers, read_means(tables), lead, known, read_multiples(tables))
     files = _files(published)
     return TEMPLATE.render(sections(document, InFile()), has_lead=f"figures/{lead}.svg" in published.sizes, files=files)
 

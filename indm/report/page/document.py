@@ -1,5 +1,6 @@
 """The document of a suite in Markdown: its sections are in README.md of the published results and, rendered, on the page."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from indm.report.answers import Answer, conclusion, counted, elsewhere, seeds_of
 from indm.report.catalogue import PLACE
 from indm.report.compute import MEMORY
-from indm.report.matrix import Form, counts, matrix, plain, table
-from indm.report.names import REFERENCE, names
+from indm.report.matrix import ABSENT, Form, counts, matrix, plain, table
+from indm.report.multiples import Trained, written
+from indm.report.names import REFERENCE, arm, names
 from indm.report.page.entries import set_entry
 from indm.report.page.means import ARMS, Row
 from indm.report.rows import records
@@ -41,12 +43,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Document:
-    """The contents of a document: main and other answers, means by their places, the first figure, and facts of the run."""
+    """The contents of a document: main and other answers, means by their places, the first figure, facts, and multiples."""
 
     answers: Sequence[Answer]
     means: Mapping[str, Sequence[Row]]
     lead: str
     facts: Mapping[str, str]
+    multiples: Sequence[Trained] = ()
 
     @property
     def main(self) -> list[Answer]:
@@ -67,7 +70,19 @@ def _templates() -> dict[str, Template]:
     )
     environment.filters["plain"] = plain
     environment.globals |= {
-        one.__name__: one for one in (arms_of, conclusion, counted, counts, elsewhere, matrix, rows_of, seeds_of, table)
+        one.__name__: one
+        for one in (
+            arms_of,
+            conclusion,
+            counted,
+            counts,
+            elsewhere,
+            matrix,
+            rows_of,
+            rows_of_multiples,
+            seeds_of,
+            table,
+        )
     }
     return {name.partition(".")[0]: environment.get_template(name) for name in environment.list_templates()}
 
@@ -84,6 +99,18 @@ def rows_of(means: Sequence[Row], form: Form) -> list[list[str]]:
     for row in means:
         cells = [set_entry(entry, form) for entry in compress(row.entries, shown)]
         rows.append([plain(f"{row.label}, {row.remark}"), *cells])
+    return rows
+
+
+def rows_of_multiples(multiples: Sequence[Trained], form: Form) -> list[list[str]]:
+    """Write a row for each model: its multiple of training, and the cost of its step in FLOPs and in time."""
+    several = len({one.place for one in multiples}) > 1
+    rows = []
+    for one in multiples:
+        place = f", {names(*one.place)}" if several else ""
+        costs = [ABSENT if math.isnan(cost) else f"× {cost:.2f}" for cost in (one.flops, one.time)]
+        multiple = form.together(written(one.multiple))
+        rows.append([plain(f"{arm(*one.arm)}{place}"), multiple, *costs])
     return rows
 
 

@@ -13,11 +13,11 @@ from indm.report.answers import kinds_of, read_answers, seeds_of
 from indm.report.catalogue import CATALOGUE, SHOWN
 from indm.report.grades import MEANINGS
 from indm.report.matrix import OnPage, matrix, plain
+from indm.report.multiples import read_multiples
 from indm.report.page.caveats import caveats
 from indm.report.page.contents import Contents, code_since, missing_figure, read_records
 from indm.report.page.document import LEADS, Document, facts, sections
 from indm.report.page.entries import set_entry
-from indm.report.page.equal_time import equal_time
 from indm.report.page.markup import to_html
 from indm.report.page.means import ARMS, read_cells, read_means
 from indm.report.page.pictures import galleries, read_figures, side_by_side
@@ -68,6 +68,7 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
         means=read_means(results / "tables"),
         lead="error-compute" if "learning" in left_out else "learning-curve-flops",
         facts=facts(contents.suite, contents.sha256, registration, records, costs, changed),
+        multiples=read_multiples(results / "tables"),
     )
     return (
         _environment()
@@ -81,7 +82,6 @@ def render(contents: Contents, results: Path, figures: Path, evidence: Path | No
             document=sections(document, OnPage()),
             lead=document.lead,
             leads=LEADS,
-            equal_time=equal_time(contents.runs, results / "tables"),
             figures=read_figures(figures),
             missing_figure=lambda figure: missing_figure(contents.suite, figures, figure),
             galleries=pictures,
