@@ -566,6 +566,21 @@ def test_a_suite_that_was_edited_after_its_commit_has_not_its_hash(history: dict
     assert contradictions(Registrations(suites={"digits-search": now}), "digits-search") == {}
 
 
+def test_a_commit_is_not_another_one_that_replaces_it(history: dict[str, str]) -> None:
+    """`git replace` shows the suite that was edited after its results in the place of the registered one."""
+    path = Path(SUITE)
+    path.write_text(path.read_text().replace("trials: 10", "trials: 11"))
+    git("replace", history["registered"], git("commit-tree", "-p", history["before"], "-m", "x", written_tree()))
+    entry = entry_of(git("rev-parse", "HEAD")).model_copy(update={"commit": history["registered"]})
+    found = contradictions(Registrations(suites={"digits-search": entry}), "digits-search")
+    assert found[""].startswith("the SHA-256 of the suite at that commit is ")
+
+
+def written_tree() -> str:
+    git("add", "--all")
+    return git("write-tree")
+
+
 def test_an_addition_is_contradicted_by_its_variant(history: dict[str, str]) -> None:
     added = addition_of(history["registered"]).model_copy(update={"claims_sha256": "d" * 64})
     registrations = Registrations(suites={"digits-search": entry_of(history["before"])}, added=[added])

@@ -42,6 +42,8 @@ RESTORED_FOR = "restored_for"
 # Added too: the modules of science that have changed since the job was done, each with its hash then and at the restore.
 CHANGED = "changed_since"
 CHECKOUT = Path(__file__).resolve().parents[2]
+# `git replace` would show another commit in the place of the one that is named.
+GIT = ("git", "--no-replace-objects")
 # The paths of a checkout that affect a result, unlike a lock file that an engine has just written.
 SOURCES = [":/indm", ":/params", ":/pyproject.toml"]
 CPUINFO = Path("/proc/cpuinfo")
@@ -211,7 +213,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _ask_git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(CHECKOUT), *arguments]
+    command = [*GIT, "-C", str(CHECKOUT), *arguments]
     try:
         # Long enough for a machine that is busy: a question without an answer would be read as a commit that is not there.
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -99,7 +99,7 @@ def _by_its_own_code(commit: str, suite: str) -> tuple[str, str] | None:
 def _extracted(commit: str, folder: Path, *paths: str) -> Path:
     """Write paths of a commit into a folder, and return the folder; paths that the commit lacks are left out."""
     there = [path for path in paths if provenance.committed(commit, Path(path)) is not None]
-    command = ["git", "-C", str(provenance.CHECKOUT), "archive", commit, *there]
+    command = [*provenance.GIT, "-C", str(provenance.CHECKOUT), "archive", commit, *there]
     packed = subprocess.run(command, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="data")
