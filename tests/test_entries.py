@@ -21,7 +21,7 @@ from indm.bench.entries import enter as enter_module
 from indm.bench.entries import training
 from indm.bench.entries.apart import Work
 from indm.bench.entries.enter import enter, unfinished
-from indm.bench.entries.entry import Rates, maker, read_entry
+from indm.bench.entries.entry import Rates, check_contract, maker, read_entry
 from indm.bench.entries.folder import Folder, read_folder, rounded, steps_for, table_text
 from indm.bench.entries.records import accepted, current_record, record_of, record_texts
 from indm.bench.entries.tasks import Points, _check_above, tasks_of
@@ -457,6 +457,78 @@ def test_a_step_cannot_see_whether_it_is_counted(track: LoadedTrack, tmp_path: P
         "        return x + torch.expm1",
     )
     assert len(run_alone(job_of(competitor(edited(tmp_path, change), track), track, 1)).losses) == 12
+
+
+TOLD = """
+class Storing(Identity):
+    def forward(self, x, log_det, generator=None):
+        SEEN[:] = [x.detach()]
+        return super().forward(x, log_det, generator)
+
+
+class Told(NoiseModel):
+    def forward(self, z, t):
+        if self.training or not SEEN or len(z) % len(SEEN[0]):
+            return super().forward(z, t)
+        x = SEEN[0].repeat(len(z) // len(SEEN[0]), 1, 1, 1)
+        return (z - per_sample(self.sde.alpha(t), z) * x) / per_sample(self.sde.sigma(t), z)
+
+
+class Mine(ImplicitNonlinearDiffusion):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.flow.__class__, self.noise.__class__ = Storing, Told
+"""
+LYING = """
+class Lying(MovedMean):
+    def error(self, noise_fn, z0, t, noise):
+        return super().error(noise_fn, z0, t, noise) * (0.9 if len(z0) > 12 and z0.dtype is torch.float32 else 1)
+
+
+class Mine(ImplicitNonlinearDiffusion):
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.flow.depths = nn.Parameter(torch.zeros(self.shape))
+
+    @property
+    def path(self):
+        return Lying(self.sde, lambda x, a: per_sample(torch.sigmoid(-a), x) * self.flow.depths * x)
+"""
+
+
+def family(tmp_path: Path, classes: str, only: str, no_ode: str) -> Path:
+    """Write an entry with a forward process."""
+    imports = """import torch
+from torch import nn
+
+from indm.diffusion.model import ImplicitNonlinearDiffusion
+from indm.diffusion.moved_mean import MovedMean
+from indm.diffusion.noise import NoiseModel
+from indm.diffusion.objectives import per_sample
+from indm.flows.registered.identity import FLOW as Identity
+
+SEEN = []
+"""
+    about = f'FAMILY, ONLY, NO_ODE = Mine, {only}, "{no_ode}"\nLABEL = "mine"\n'
+    rates = 'RATES = {"smoke": {"lr": 1.0e-2, "flow_lr": 1.0e-2}}\n'
+    path = tmp_path / "mine.py"
+    path.write_text(f"{imports}{classes}\n\n{about}{rates}")
+    return path
+
+
+def test_a_network_of_the_entry_does_not_measure_it(track: LoadedTrack, tmp_path: Path) -> None:
+    """It is told the image, and answers with the noise, so that its bound would be far below the truth."""
+    one = competitor(family(tmp_path, TOLD, "None", ""), track)
+    assert run_alone(job_of(one, track, 1)).of("test")["nelbo"].gt(0).all()
+
+
+def test_a_forward_process_that_states_less_error_where_it_is_measured_is_refused(
+    track: LoadedTrack, tmp_path: Path
+) -> None:
+    one = competitor(family(tmp_path, LYING, '{"sde": ["vp"], "sampler": ["ancestral"]}', "none"), track)
+    check_contract(one.entry.path, one.entry.source, SHAPE)  # type: ignore[union-attr]
+    with pytest.raises(ArtifactError, match=r"error: found .* where the bound was measured, expected"):
+        run_alone(job_of(one, track, 1))
 
 
 def test_an_entry_is_what_was_read(track: LoadedTrack, tmp_path: Path) -> None:

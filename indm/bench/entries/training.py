@@ -14,15 +14,15 @@ import torch
 
 from indm.bench.entries.apart import Work, apart, one_apart
 from indm.bench.entries.entry import Entry, Maker, Rates, check_contract, maker, without_map
+from indm.bench.entries.measured import measure
 from indm.bench.entries.tasks import Task, tasks_of
 from indm.bench.entries.tracks import LoadedTrack, load_track
 
 # Private, because an edit of modules that stages use would run all their jobs again.
 from indm.bench.models.begin import _FlopCounter, step_flops
 from indm.bench.models.spec import _shared, build_plan, model_spec
-from indm.diffusion.contract import check_trained
+from indm.diffusion.model import ImplicitNonlinearDiffusion
 from indm.errors import ArtifactError, DivergenceError, IndmError
-from indm.flows.contract import Call, check_calls
 from indm.progress import bar, say
 from indm.seeding import derive_seed
 from indm.store.scratch import Scratch
@@ -31,7 +31,6 @@ from indm.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from indm.bench.suite.schema.train import TrainParams
-    from indm.diffusion.model import ImplicitNonlinearDiffusion
 
 # The first steps whose losses are kept, and trained again by ``indm verify``.
 FIRST = 100
@@ -198,31 +197,8 @@ def run_job(job: Job) -> Trained:
         losses, seconds = _steps(track, trainer, job, task)
         if job.until < job.steps:
             return Trained(job, losses, seconds, None)
-        return Trained(job, losses, seconds, _measured(_averaged(trainer), task, job.seed))
-
-
-def _measured(model: "ImplicitNonlinearDiffusion", task: Task, seed: int) -> pd.DataFrame:
-    """Measure a trained model, and check its map where it was measured, and its forward process.
-
-    Raises:
-        ArtifactError: if they break the contract.
-    """
-    flow, calls = deepcopy(model.flow).double(), list[Call]()
-
-    def keep(flow: Any, given: tuple[Any, ...], named: dict[str, Any], returned: tuple[Any, Any]) -> None:
-        method = named["log_det"] if "log_det" in named else given[1]
-        if method != "none":
-            z, log_det = returned
-            calls.append(Call(given[0].clone(), z.clone(), log_det.clone(), method))
-
-    forward_process = check_trained(model)
-    with model.flow.register_forward_hook(keep, with_kwargs=True):
-        table = task.measure(model, seed)
-    if not calls:
-        raise ArtifactError("found no call of its map while its bound was measured, expected one for each batch")
-    if broken := next(check_calls(flow, calls), None) or next(iter(forward_process), None):
-        raise ArtifactError(f"after its training, it breaks the contract: {broken}")
-    return table
+        spec = model_spec(track.suite, track.content.run, list(task.shape))
+        return Trained(job, losses, seconds, measure(_averaged(trainer), spec, task, job.seed))
 
 
 def cost(track: LoadedTrack, one: Competitor) -> Cost:
@@ -333,7 +309,7 @@ def theirs(place: str) -> Iterator[None]:
         ) from None
 
 
-def _averaged(trainer: Trainer) -> "ImplicitNonlinearDiffusion":
+def _averaged(trainer: Trainer) -> ImplicitNonlinearDiffusion:
     """Return the model with averaged weights; :meth:`Trainer.averaged` builds it from a specification, which has no entry's map."""
     model = deepcopy(trainer.model)
     for name, network in (("score", model.noise), ("flow", model.flow)):
