@@ -774,6 +774,17 @@ BAD = {
         [("LABEL =", "import benchmarks.tries\n\nLABEL =")],
         "benchmarks/__init__.py, expected an entry that reads only itself",
     ),
+    "an operator of its own": (
+        [
+            (
+                "LABEL =",
+                '@torch.library.custom_op("brightness::product", mutates_args=())\n'
+                "def product(a: Tensor) -> Tensor:\n    return a @ a\n\n\nLABEL =",
+            ),
+            ("        return x + torch.expm1", "        product(torch.ones(9, 9))\n        return x + torch.expm1"),
+        ],
+        "found the operator brightness.product.default, expected torch's own",
+    ),
     "a program": (
         [("LABEL =", 'import subprocess\n\nsubprocess.run(["env"])\nLABEL =')],
         "found subprocess.Popen, expected an entry that starts no program",

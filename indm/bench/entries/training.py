@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # The first steps whose losses are kept, and trained again by ``indm verify``.
 FIRST = 100
+# The names in front of torch's own operators.
+OPERATORS = {"aten", "prim", "prims", "profiler"}
 # How much more than the count before the training their mean may be, because series have random lengths.
 MORE = 0.1
 
@@ -261,7 +263,7 @@ def _steps(track: LoadedTrack, trainer: Trainer, job: Job, task: Task) -> tuple[
         seed = derive_seed(task.name, job.seed, "train", "dropout", step)
         torch.manual_seed(seed)
         # All steps are counted, because a step can see whether it is.
-        with _FlopCounter() as counter, _named(step):
+        with _Counter() as counter, _named(step):
             losses.append(trainer.step(draws, plan.learning_rate(step))["flow_loss"])
         counts.append(counter.total)
         if torch.initial_seed() != seed:
@@ -270,6 +272,15 @@ def _steps(track: LoadedTrack, trainer: Trainer, job: Job, task: Task) -> tuple[
             )
     _check_count(counts, expected)
     return losses[:FIRST], (time.perf_counter() - start) / job.until
+
+
+class _Counter(_FlopCounter):
+    """Refuses operators other than torch's, because nobody can count the operations in them."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace not in OPERATORS:
+            raise ArtifactError(f"found the operator {func}, expected torch's own, whose operations can be counted")
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 @contextmanager
