@@ -378,6 +378,27 @@ def test_other_code_does_not_continue_unfinished_work(
     assert before.folder != after.folder
 
 
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        'from indm.registry import FLOWS\n\nFLOW = FLOWS["filter"]',
+        'import importlib\n\nFLOW = importlib.import_module("indm.flows.registered.filter").FLOW',
+    ],
+)
+def test_code_that_an_entry_looks_up_by_name_counts(
+    lookup: str, track: LoadedTrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f'{lookup}\nLABEL = "mine"\nRATES = {{"smoke": {{"lr": 1.0e-2, "flow_lr": 1.0e-2}}}}\n')
+    before = unfinished(read_entry(path), track, None, "")
+    files = {each.relative_to(ROOT).as_posix(): each.read_bytes() for each in (ROOT / "indm").rglob("*.py")}
+    member = "indm/flows/registered/filter.py"
+    changed = Sources({**files, member: files[member] + b"\nCHANGED = 1\n"})
+    for module in (enter_module, stamps):
+        monkeypatch.setattr(module, "sources", lambda: changed)
+    assert unfinished(read_entry(path), track, None, "").key != before.key
+
+
 def test_a_killed_command_continues_with_the_trainings_that_are_missing(
     entered: Folder, track: LoadedTrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

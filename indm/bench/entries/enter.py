@@ -85,20 +85,22 @@ def enter(
 
 def unfinished(entry: Entry, track: LoadedTrack, record: Entry | None, nonce: str, rule: str = FORMAT) -> Work:
     """Return where the finished trainings of a comparison wait, by everything on which they depend."""
-    code = code_of(track, entry, record)
+    code = code_of(track)
     files = [each.sha256 if each else None for each in (entry, record)]
     known = [rule, track.sha256, files, nonce, code, [version(package) for package in COMPUTING], restrictions()]
     key = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     return Work(WORK / key[:16], key, code)
 
 
-def code_of(track: LoadedTrack, entry: Entry, record: Entry | None) -> str:
-    """Hash the code of a comparison: trainings of entries, what entries import, and a suite's jobs on the track's run."""
-    imported = [name for each in (entry, record) if each for name in each.modules]
+def code_of(track: LoadedTrack) -> str:
+    """Hash the code of a comparison: trainings of entries, a suite's jobs on the track's run, and all of science.
+
+    An entry can find any module of science, also by its name in a registry.
+    """
     run = track.content.run
     of_run = {"prepare": track.suite.runs[run].dataset, "train": run, "nll": run}
     jobs = [job_stamp(track.suite, stage, subject) for stage, subject in of_run.items()]
-    own = sources().stamp("indm.bench.entries.training", "indm.process", *imported)
+    own = sources().stamp("indm.bench.entries.training", *sources().science())
     return hashlib.sha256(json.dumps([own, jobs]).encode()).hexdigest()
 
 
@@ -138,7 +140,7 @@ def compare(
         images=track.content.densities is None,
         budget=budget,
         models={one.name: _stated(one, found[one.name], steps[one.name], decoders, trained) for one in models},
-        made=_made(time.perf_counter() - start + scratch.earlier, cores, code_of(track, entry, record)),
+        made=_made(time.perf_counter() - start + scratch.earlier, cores, code_of(track)),
     )
     return Folder(Path(), about, runs, rounded(_numbers(trained, decoders)), rounded(_losses(trained)))
 

@@ -82,18 +82,6 @@ class Entry:
         modules = sorted({str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)})
         return hashlib.sha256("\n".join([stamp, *modules]).encode()).hexdigest()
 
-    @property
-    def modules(self) -> list[str]:
-        """What it imports from this package by ``from`` and ``import``, by its full name."""
-        found: set[str] = set()
-        for node in ast.walk(ast.parse(self.source)):
-            match node:
-                case ast.ImportFrom(module=str(module), names=names):
-                    found |= {f"{module}.{alias.name}" for alias in names}
-                case ast.Import(names=names):
-                    found |= {alias.name for alias in names}
-        return sorted(name for name in found if name.split(".")[0] == "indm")
-
     def hash_by(self, rule: str) -> str:
         """Return its hash by the rule of a folder's format."""
         return self.tree_sha256 if rule == EARLIER_RULE else self.sha256
