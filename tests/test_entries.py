@@ -4,6 +4,7 @@ import json
 import math
 import py_compile
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -455,6 +456,47 @@ def test_an_entry_changes_nothing_for_the_other_models(entered: Folder, track: L
     assert abs(changed.losses[-1] - stated[f"entry-s{seed}"].dropna().iloc[-1]) > 1e-3
 
 
+def test_numbers_of_this_command_are_not_read_from_files(track: LoadedTrack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which an entry that trains after DDPM++ could change."""
+    jobs = [job_of(plain_of(track), track, seed) for seed in (1, 2)]
+
+    def here(work: Sequence[Work], cores: int) -> Iterator[tuple[int, Any]]:
+        for number, each in enumerate(work):
+            yield number, each.function()
+            for path in scratch.folder.glob("*.safetensors"):
+                path.write_text("changed")
+
+    monkeypatch.setattr(training, "apart", here)
+    with open_scratch(unfinished(read_entry(EXAMPLE), track, None, "files")) as scratch:
+        found = run_jobs(jobs, 1, scratch)
+    assert [each.job for each in found] == jobs
+    assert all(each.of("test")["nelbo"].gt(0).all() for each in found)
+
+
+FROM_OUTSIDE = {
+    "its name": '__file__ != "entry.py"',
+    "the folder": 'os.getcwd() != "/"',
+    "the command": "sys.argv[1:]",
+}
+
+
+@pytest.mark.parametrize("case", FROM_OUTSIDE)
+def test_an_entry_finds_nothing_that_its_seeds_do_not_count(case: str, track: LoadedTrack, tmp_path: Path) -> None:
+    change = ("LABEL =", f"import os\nimport sys\n\nif {FROM_OUTSIDE[case]}:\n    raise RuntimeError\nLABEL =")
+    assert run_alone(job_of(competitor(edited(tmp_path, change), track), track, 1)).losses
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="a system without shared memory as files")
+def test_shared_memory_is_a_file(track: LoadedTrack, tmp_path: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=SHARED_MEMORY) as file:
+        change = ("LABEL =", f'GAIN = open("{file.name}").read()\nLABEL =')
+        with pytest.raises(ArtifactError, match="expected an entry that reads only itself"):
+            run_alone(job_of(competitor(edited(tmp_path, change), track), track, 1))
+
+
 def test_a_file_that_seeds_torch_does_not_give_all_seeds_the_same_weights(track: LoadedTrack, tmp_path: Path) -> None:
     one = competitor(edited(tmp_path, ("LABEL =", "torch.manual_seed(0)\nLABEL =")), track)
     task = tasks_of(track)[0]
@@ -794,6 +836,14 @@ BAD = {
     "a module beside it": (
         [("LABEL =", "import benchmarks.tries\n\nLABEL =")],
         "benchmarks/__init__.py, expected an entry that reads only itself",
+    ),
+    "a new file": (
+        [("LABEL =", 'open("indm-of-an-entry", "w")\nLABEL =')],
+        "/indm-of-an-entry, expected an entry that changes no file",
+    ),
+    "another file in the place of one": (
+        [("LABEL =", 'import os\n\nos.replace("indm-of-an-entry", "indm-of-another")\nLABEL =')],
+        "found os.rename, expected an entry that changes no file",
     ),
     "an operator of its own": (
         [

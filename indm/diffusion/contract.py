@@ -143,14 +143,19 @@ class _Content(importlib.abc.InspectLoader):
         return self.source_to_code(self.content, self.source)
 
 
-def imported(source: str, content: bytes) -> ModuleType:
+def imported(source: str, content: bytes, name: str = "") -> ModuleType:
     """Import a user's file from its content, and not from a compiled file beside it, which could be another one.
+
+    Arguments:
+        source: the file, named in errors.
+        content: its content.
+        name: what the module finds as its file; empty: ``source``.
 
     Raises:
         ArtifactError: if it cannot be imported.
     """
-    loader = _Content(content, source)
-    found = ModuleSpec(f"family_{Path(source).stem}", loader, origin=source)
+    loader = _Content(content, name or source)
+    found = ModuleSpec(f"family_{Path(name or source).stem}", loader, origin=name or source)
     found.has_location = True
     # Dataclasses look their module up.
     module = sys.modules[found.name] = importlib.util.module_from_spec(found)

@@ -2,7 +2,7 @@
 
 The processes come from a server that has imported what they need, but no entry, so that they start quickly. Where an entry runs,
 it is sealed: it finds no variable of the environment, no file and no program but what is installed and itself, because its seeds
-do not count them.
+do not count them, and it changes no file, because other models read them.
 """
 
 import multiprocessing
@@ -25,10 +25,23 @@ PRELOADED = ["indm.bench.entries.training", "torch._dynamo"]
 # The variables of the environment on which the numbers of all models depend.
 KEPT = {*RESTRICTIONS, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "GLIBC_TUNABLES"}
 PACKAGE = Path(__file__).resolve().parents[2]
-# Where the system describes the machine, which libraries ask.
-MACHINE = ("/proc/", "/sys/", "/dev/")
-# What starts a program, or asks another machine.
-ELSEWHERE = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "socket.bind"}
+# Where the system describes the machine, which libraries ask, and what it says of processes: how they were called.
+MACHINE = ("/proc/", "/sys/", "/dev/null", "/dev/random", "/dev/urandom")
+OF_PROCESSES = {"cmdline", "comm", "environ"}
+# What starts a program, asks another machine, or stops another process.
+ELSEWHERE = {
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "socket.connect",
+    "socket.bind",
+    "os.kill",
+}
+# What changes files without opening them; os.replace is a renaming.
+CHANGES = {"os.rename", "os.remove", "os.link", "os.symlink", "os.truncate", "os.mkdir", "os.rmdir"}
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Work(NamedTuple):
@@ -89,23 +102,30 @@ def _sealed(work: Work) -> Any:
 
 
 def seal(entry: Path) -> None:
-    """Leave the environment and the files out of this process that the seeds of an entry do not count, until its end."""
+    """Leave what the seeds of an entry do not count out of this process, until its end: the environment, files, the command."""
     for name in os.environ.keys() - KEPT:
         del os.environ[name]
+    sys.argv[:] = sys.argv[:1]
+    sys.dont_write_bytecode = True
     installed = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), str(PACKAGE)}
     allowed = (*(f"{Path(each).resolve()}/" for each in installed), *MACHINE)
-    sys.addaudithook(partial(_refuse, entry.resolve(), allowed))
+    entry = entry.resolve()
+    os.chdir("/")
+    sys.addaudithook(partial(_refuse, entry, allowed))
 
 
 def _refuse(entry: Path, allowed: tuple[str, ...], event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse a file that is there and is neither the entry nor among what is allowed, and programs."""
+    """Refuse a file that is there and is neither the entry nor among what is allowed, changes of files, and programs."""
     if event in ELSEWHERE:
         raise ArtifactError(f"found {event}, expected an entry that starts no program and asks no other machine")
+    if event in CHANGES:
+        raise ArtifactError(f"found {event}, expected an entry that changes no file")
     if event != "open" or not isinstance(arguments[0], str | bytes):
         return
     path = Path(os.fsdecode(arguments[0])).resolve()
-    # The environment of a process is a file, too.
-    allows = str(path).startswith(allowed) and path.name != "environ"
+    if arguments[2] & WRITES and path != Path(os.devnull):
+        raise ArtifactError(f"found that it writes {path}, expected an entry that changes no file")
+    allows = str(path).startswith(allowed) and path.name not in OF_PROCESSES
     if path != entry and not allows and path.is_file():
         raise ArtifactError(
             f"found that it opens {path}, expected an entry that reads only itself and what is installed, because its seeds count "

@@ -25,6 +25,8 @@ DDPMPP = "ddpmpp"
 # Shown in tables, and the upper end of seeds, so that they fit into nine digits.
 SEEDS = 10**9
 EXPECTED = "an entry's .py file, as in docs/extending/entry.md"
+# What an entry finds as the name of its file, whatever it is, because its seeds do not count it.
+NAME = "entry.py"
 # The formats of an entry's folder, by which its seeds follow from the file. The earlier rule counted the syntax tree without
 # annotations and constants such as STYLE, and the names of imported modules, so that a file could change under its hash.
 RULE, EARLIER_RULE = "indm-entry-2", "indm-entry-1"
@@ -213,7 +215,7 @@ def _imported(path: Path, source: bytes) -> "type[Flow] | Member":
     from indm.diffusion.contract import imported, member_of
     from indm.flows.base import Flow
 
-    module = imported(str(path), source)
+    module = imported(str(path), source, NAME)
     if hasattr(module, "FAMILY"):
         return member_of(module, str(path))
     flow = getattr(module, "FLOW", None)

@@ -134,14 +134,17 @@ def run_jobs(jobs: list[Job], cores: int, scratch: Scratch) -> list[Trained]:
         DivergenceError: if a loss or a gradient is not finite.
         ArtifactError: if the code of an entry raises an exception, hides operations, or a trained map breaks the contract.
     """
-    missing = [job for job in jobs if not scratch.path(job.name).is_file()]
-    start, done = time.monotonic(), len(jobs) - len(missing)
+    # Read at once and kept, because an entry that trains could change the files.
+    found = {job.name: _load(scratch, job) for job in jobs if scratch.path(job.name).is_file()}
+    missing = [job for job in jobs if job.name not in found]
+    start, done = time.monotonic(), len(found)
     trainings = [_work(job.name, job.track, job.one, partial(run_job, job)) for job in missing]
     for number, (_, trained) in enumerate(apart(trainings, cores), 1):
+        found[trained.job.name] = trained
         _save(scratch, trained)
         left = (time.monotonic() - start) / number * (len(missing) - number)
         say(f"{trained.job.name}: {done + number} of {len(jobs)} trainings, about {left / 60:.0f} min left")
-    return [_load(scratch, job) for job in jobs]
+    return [found[job.name] for job in jobs]
 
 
 def run_alone(job: Job) -> Trained:
