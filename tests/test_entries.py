@@ -812,7 +812,7 @@ BAD = {
         "found that step 0 seeds torch",
     ),
     "a file": (
-        [("LABEL =", 'GAIN = open("pyproject.toml").read()\nLABEL =')],
+        [("LABEL =", f'GAIN = open("{REPOSITORY}/pyproject.toml").read()\nLABEL =')],
         "pyproject.toml, expected an entry that reads only itself and what is installed",
     ),
     "the environment": (
