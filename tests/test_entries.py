@@ -714,6 +714,32 @@ def test_edited_losses_are_found_by_training_again(folder: Path, track: LoadedTr
     assert "differ by at most 0.05 nats" in failed
 
 
+def test_models_that_have_changed_places_are_found_by_training_again(folder: Path, track: LoadedTrack) -> None:
+    """Where the verdicts and the page follow from the swapped numbers."""
+    places = {"entry": "ddpmpp", "ddpmpp": "entry"}
+    for name in ("numbers.csv", "losses.csv"):
+        table = pd.read_csv(folder / name)
+        swapped = table.rename(columns=lambda column: column.replace(*renaming(column, places)))
+        (folder / name).write_text(table_text(swapped[table.columns]))
+    runs = pd.read_csv(folder / "runs.csv")
+    (folder / "runs.csv").write_text(table_text(runs.assign(model=runs["model"].map(places))))
+    about = json.loads((folder / "entry.json").read_text())
+    models = about["models"]
+    models["entry"]["decoder"], models["ddpmpp"]["decoder"] = (models[name]["decoder"] for name in ("ddpmpp", "entry"))
+    (folder / "entry.json").write_text(json.dumps(about))
+    made = read_folder(folder)
+    (folder / "verdicts.csv").write_text(table_text(made.verdicts()))
+    (folder / "README.md").write_text(made.page())
+    assert FAILED not in outcomes(folder, track).values()
+    (failed,) = [words for words, outcome in outcomes(folder, track, code=True).items() if outcome == FAILED]
+    assert failed.startswith("the first ")
+
+
+def renaming(column: str, places: dict[str, str]) -> tuple[str, str]:
+    model = column.partition("-")[0]
+    return model, places.get(model, model)
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "words"),
     [
