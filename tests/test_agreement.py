@@ -294,6 +294,20 @@ def test_as_many_far_numbers_are_expected_as_chance_makes() -> None:
     assert (found["why"] != BEYOND).all()
 
 
+@pytest.mark.parametrize(("seeds", "most"), [(3, 0.08), (6, 0.02)])
+def test_other_seeds_seldom_make_a_number_differ(seeds: int, most: float) -> None:
+    """Of pairs of honest runs, each with thirty numbers; with three seeds, the limit of our own error costs some."""
+    draw = np.random.default_rng(1)
+    differ = 0
+    for _ in range(400):
+        sides = draw.standard_normal((2, 30, seeds))
+        table = pairs([*sides[0].mean(1)], [*sides[1].mean(1)], freedom=seeds - 1)
+        for name, side in zip(("published", "here"), sides, strict=True):
+            table[f"error_{name}"] = side.std(1, ddof=1) / seeds**0.5
+        differ += (distances(table)["why"] == BEYOND).any()
+    assert differ / 400 < most
+
+
 @pytest.mark.parametrize(("models", "too_many"), [(1, False), (8, True)])
 def test_too_many_far_numbers_are_a_difference(models: int, too_many: bool) -> None:
     """Numbers of one model depend on each other, so they count once."""

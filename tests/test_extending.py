@@ -119,6 +119,9 @@ def make_up_results(checkout: Path) -> None:
 def make_up_result(path: Path, job: Job) -> None:
     """Write what a reader of the file requires; a file that no table is made of holds its name."""
     collected = {Path(file.format(job.subject)).name: stage for stage, file in FILES.items()} | dict(OF_IMAGES.values())
+    if job.stage in FILES:
+        # Files of two stages may have the same name.
+        collected[Path(FILES[job.stage].format(job.subject)).name] = job.stage
     kind = KINDS.get(collected.get(path.name, ""))
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind is None:
@@ -244,6 +247,9 @@ AFTER: dict[str, Callable[[Path], None]] = {
 # The stages that import the module of the tables, and the stages of other suites whose jobs run again after a program's edit.
 GATHER = {"claims", "figure", "report", "table"}
 RUN_AGAIN = {
+    # A new member has facts and a name, which tables and the page read.
+    "family": {"compute", *GATHER},
+    "parts": {"compute", *GATHER},
     "metric": {"compute", "fid", "reference", "sweep", *GATHER},
     "stage": {"compute", "nearest", *GATHER},
     "table": {"compute", *GATHER},

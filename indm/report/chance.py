@@ -23,6 +23,7 @@ BOUND = 0.25
 # Numbers this close are the same: a share of the larger one (tables have six digits), or, next to 0, this difference itself.
 ROUNDED, ZERO = 1e-5, 1e-6
 # The probability that chance alone makes two runs with different seeds differ; half is for counts, and half for single numbers.
+# With three seeds, the minimum makes it several times as large.
 CHANCE = 0.01
 SIDES = ("published", "here")
 NONE, APART, BEYOND, OTHER, MISSING = "", "by chance", "chance does not explain it", "differs", "missing"
