@@ -20,8 +20,10 @@ References:
     | Progressive Distillation for Fast Sampling of Diffusion Models (Salimans & Ho, 2022), https://arxiv.org/abs/2202.00512
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +31,8 @@ from torch import Tensor
 from indm.diffusion.objectives import NoiseFn, per_sample
 from indm.diffusion.sde import SDE
 
-Network = Callable[[Tensor, Tensor], Tensor]
-"""Somebody's network: an input (B, *) and a condition (B,), both of one floating-point type, to an output (B, *)."""
+Network = Callable[..., Any]
+"""Somebody's network: an input (B, *) and a second argument (B,), both of one floating-point type, to an output (B, *)."""
 Inputs = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """From t, alpha and sigma, each (B,), to the divisor of z and to the condition, each (B,)."""
 
@@ -70,12 +72,97 @@ CONVENTIONS = {
 }
 """The convention of each of :data:`~indm.foreign.kinds.KINDS`."""
 
+Second = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From t (tau for a velocity), alpha and sigma to the second argument, each (B,)."""
+SECOND: dict[str, Second] = {
+    "t": lambda t, a, s: t,
+    "t/999": lambda t, a, s: t / 999,
+    "1-t": lambda t, a, s: 1 - t,
+    "sigma": lambda t, a, s: s,
+    "alpha_bar": lambda t, a, s: a**2,
+    "sigma/alpha": lambda t, a, s: s / a,
+    "log(sigma/alpha)/4": lambda t, a, s: torch.log(s / a) / 4,
+    "log_snr": lambda t, a, s: 2 * torch.log(a / s),
+    "log_snr/2": lambda t, a, s: torch.log(a / s),
+}
+"""Those of :data:`~indm.foreign.kinds.SECONDS` that do not count steps."""
+COUNTED = re.compile(r"(\d+)\*t(-1)?|\((\d+)\*t\)\.long\(\)")
 
-def noise_fn(network: Network, sde: SDE, kind: str) -> NoiseFn:
+
+def find_second(name: str) -> Second | None:
+    """Return a second argument by its name, ``None`` if there is none; steps may be of any number N: ``N*t-1``."""
+    if name in SECOND:
+        return SECOND[name]
+    if (found := COUNTED.fullmatch(name)) is None:
+        return None
+    times, before, whole = found.groups()
+    if whole:
+        return lambda t, a, s: (int(whole) * t).long().clamp(0, int(whole) - 1)
+    first = 1 if before else 0
+    return lambda t, a, s: (int(times) * t - first).clamp(min=0)
+
+
+def second_inputs(kind: str, second: str | None) -> Inputs:
+    """Return how a kind is called, with another second argument than its own unless that is ``None``."""
+    own, found = CONVENTIONS[kind].inputs, None if second is None else find_second(second)
+    if found is None:
+        return own
+
+    def inputs(t: Tensor, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        divisor, condition = own(t, a, s)
+        return divisor, found(condition if own is _straight else t, a, s)
+
+    return inputs
+
+
+@dataclass(frozen=True)
+class Called:
+    """Somebody's network, with what it gets besides its input and its second argument.
+
+    Arguments:
+        network: the network.
+        conditions: labels or context of N images, shape (N, *), the third argument; ``None`` if it takes two.
+        second: what it gets as its second argument, a name of :data:`~indm.foreign.kinds.SECONDS`; ``None`` for the one of its
+            kind.
+        has_variances: whether its output has twice the channels of its input, the second half for learned variances.
+    """
+
+    network: Network
+    conditions: Tensor | None = None
+    second: str | None = None
+    has_variances: bool = False
+
+    def whole(self, images: Tensor | slice) -> Network:
+        """Return the network for images by their numbers: a function of an input and a second argument."""
+
+        def call(z: Tensor, condition: Tensor) -> Tensor:
+            if self.conditions is None:
+                return tensor_of(self.network(z, condition))
+            given = self.conditions[images].to(z.device)
+            # The ODE from noisy images and from the images themselves is solved at once: copies of a batch follow one another.
+            return tensor_of(self.network(z, condition, torch.cat([given] * (len(z) // len(given)))))
+
+        return call
+
+    def of(self, images: Tensor | slice) -> Network:
+        """Return the network for images by their numbers, without learned variances."""
+        call = self.whole(images)
+        return (lambda z, condition: call(z, condition).chunk(2, 1)[0]) if self.has_variances else call
+
+
+def tensor_of(out: Any) -> Any:
+    """Return the tensor of an output: diffusers' networks return objects with ``sample``, or tuples of one tensor."""
+    if isinstance(found := getattr(out, "sample", None), Tensor):
+        return found
+    return out[0] if isinstance(out, tuple) and len(out) == 1 else out
+
+
+def noise_fn(network: Network, sde: SDE, kind: str, second: str | None = None) -> NoiseFn:
     """Return the noise prediction of a network whose convention is ``kind``, a key of :data:`CONVENTIONS`."""
+    inputs = second_inputs(kind, second)
 
     def predict(z: Tensor, t: Tensor) -> Tensor:
-        return read(output(network, sde, CONVENTIONS[kind].inputs, z, t), sde, kind, z, t)
+        return read(output(network, sde, inputs, z, t), sde, kind, z, t)
 
     return predict
 
@@ -85,7 +172,8 @@ def output(network: Network, sde: SDE, inputs: Inputs, z: Tensor, t: Tensor) -> 
     t = t.expand(len(z))
     divisor, condition = inputs(t, sde.alpha(t), sde.sigma(t))
     # A copy, because a network may change its arguments, and the times of a batch may share memory.
-    return network(z / per_sample(divisor, z), condition.to(z.dtype, copy=True))
+    dtype = z.dtype if condition.is_floating_point() else condition.dtype
+    return network(z / per_sample(divisor, z), condition.to(dtype, copy=True))
 
 
 def read(out: Tensor, sde: SDE, kind: str, z: Tensor, t: Tensor) -> Tensor:

@@ -7,9 +7,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from indm.data.levels import bits_per_dim
-from indm.diffusion.draws import Draws
-from indm.diffusion.evaluation import dequantised
+from indm.diffusion.draws import Draws, uniform
 from indm.foreign.kinds import Grid
 from indm.foreign.lossless import places
 
@@ -35,18 +33,22 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class Levels:
-    """Images as levels, whose numbers are bits/dim.
+    r"""Images as levels, whose numbers are bits/dim.
+
+    .. math:: x = l + (h - l)\,\frac{\xi + u}{L}, \qquad
+        \mathrm{bits/dim} = \frac{-\log p(x)}{D \ln 2} + \log_2 L - \overline{\log_2(h - l)}
 
     Arguments:
-        pixels: whole numbers from 0 to L - 1, shape (N, *).
+        pixels: whole numbers :math:`\xi` from 0 to L - 1, shape (N, *).
         levels: number of levels L.
-        centered: whether data is scaled to [-1, 1]; otherwise to [0, 1].
+        ends: both ends l and h of the range to which they are scaled, each for all channels, shape (), or for each of them,
+            shape (C, 1, …), float64.
         grid: where levels lie that are not dequantised.
     """
 
     pixels: Tensor
     levels: int
-    centered: bool
+    ends: tuple[Tensor, Tensor]
     grid: Grid
     unit: ClassVar[float] = math.log(2)
 
@@ -57,22 +59,35 @@ class Levels:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.pixels.shape[1:])
 
+    @property
+    def offset(self) -> float:
+        """The constant of bits/dim that changes density in model space to probability of levels."""
+        return math.log2(self.levels) - float(torch.log2(self.ends[1] - self.ends[0]).mean())
+
     def inputs(self, part: slice, draws: Draws, device: torch.device) -> Tensor:
         """Return dequantised and scaled data of a batch, shape (B, *), float32."""
-        return dequantised(self.pixels[part], self.levels, draws, self.centered, device)
+        batch = self.pixels[part]
+        return self._in_range((batch + uniform(draws, batch.shape, torch.float32)) / self.levels).to(device)
 
     def per_dim(self, nats: Tensor) -> Tensor:
         """Change negative log-densities of scaled data, in nats, shape (B,), to bits/dim of levels, shape (B,)."""
-        return bits_per_dim(nats, math.prod(self.shape), self.levels, self.centered)
+        return nats / (math.prod(self.shape) * self.unit) + self.offset
 
     def scaled(self, part: slice, device: torch.device) -> Tensor:
         """Return levels that are only scaled, shape (B, *), float32."""
-        return places(self.pixels[part].float(), self.levels, self.centered, self.grid).to(device)
+        return self._in_range(places(self.pixels[part].float(), self.levels, False, self.grid)).to(device)
 
     @property
-    def places(self) -> Tensor:
-        """The places of all levels, shape (L,), float64."""
-        return places(torch.arange(self.levels, dtype=torch.float64), self.levels, self.centered, self.grid)
+    def places(self) -> Tensor | None:
+        """The places of all levels, shape (L,), float64; ``None`` if they differ from channel to channel."""
+        if self.ends[0].dim() or self.ends[1].dim():
+            return None
+        return self._in_range(places(torch.arange(self.levels, dtype=torch.float64), self.levels, False, self.grid))
+
+    def _in_range(self, share: Tensor) -> Tensor:
+        """Scale shares in [0, 1] to the range, (*) to (*)."""
+        low, high = (end.to(share.dtype) for end in self.ends)
+        return low + (high - low) * share
 
     def code_length(self, nats: Tensor) -> Tensor:
         """Change negative log-probabilities of levels, in nats, shape (B,), to bits/dim, shape (B,)."""

@@ -41,13 +41,13 @@ def places(level: Tensor, levels: int, centered: bool, grid: Grid) -> Tensor:
     return 2 * share - 1 if centered else share
 
 
-def ddpm_log_prob(pixels: Tensor, mean: Tensor, std: float, grid: Tensor) -> Tensor:
+def ddpm_log_prob(pixels: Tensor, mean: Tensor, std: float | Tensor, grid: Tensor) -> Tensor:
     """Return the log-probability of levels under DDPM's decoder, in nats, of the shape (B, *), float64.
 
     Arguments:
         pixels: levels, whole numbers from 0 to L - 1, shape (B, *).
         mean: the clean image that the network estimates, shape (B, *).
-        std: standard deviation s of the Gaussian.
+        std: standard deviation s of the Gaussian, a number or of the shape (B, *).
         grid: places of the levels, shape (L,), float64.
     """
     width, level = grid[1] - grid[0], pixels.long()

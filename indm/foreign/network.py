@@ -4,11 +4,10 @@ import importlib
 import sys
 from typing import Any
 
-from indm.diffusion.sde import SDE, build_sde
+from indm.diffusion.sde import SDE
 from indm.errors import ParamsError
 from indm.foreign.conventions import Network
-
-ENDS = {"vp": ("beta_min", "beta_max"), "ve": ("sigma_min", "sigma_max")}
+from indm.foreign.schedulers import NAMES, named
 
 
 def find_network(name: str) -> Network:
@@ -27,13 +26,15 @@ def find_sde(name: str, ends: tuple[float, float] | None) -> SDE:
         ParamsError: if the first number is not above 0 and below the second one, there is no such diffusion, or its own diffusion
             has ends already.
     """
-    if name not in ENDS:
+    if not NAMES.get(name):
         if ends is not None:
             raise ParamsError(f"ends: found {ends[0]:g} {ends[1]:g} with sde {name}, expected vp or ve with them")
-        return _named("sde", name, f"{', '.join(ENDS)}, or MODULE:NAME, such as my_model:sde")
+        if name in NAMES:
+            return named(name)
+        return _named("sde", name, f"{', '.join(NAMES)}, or MODULE:NAME, such as my_model:sde")
     if ends is not None and not 0 < ends[0] < ends[1]:
         raise ParamsError(f"ends: found {ends[0]:g} {ends[1]:g}, expected two positive numbers, the smaller one first")
-    return build_sde(name, **dict(zip(ENDS[name], ends or (), strict=False)))
+    return named(name, *(ends or ()))
 
 
 def _named(what: str, name: str, expected: str) -> Any:

@@ -4,31 +4,36 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
-import pandas as pd
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from indm.diffusion.decoder import alpha_at_eps
 from indm.diffusion.draws import Draws, normal, of_images
-from indm.diffusion.evaluation import CONTROL_BATCH, CONTROL_IMAGES
-from indm.diffusion.fixed_decoder import BARE, with_fixed
 from indm.diffusion.likelihood import GaussianControl, four_numbers, nelbo_alone, stratified_nelbo
 from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.path import LinearPath
 from indm.diffusion.sde import SDE
 from indm.errors import DivergenceError
+from indm.foreign.conventions import Called, noise_fn, output, read, second_inputs
 from indm.foreign.data import Data, Levels
-from indm.foreign.discrete import decoder_costs, gaussian_entropy, step_bounds, step_times
+from indm.foreign.discrete import ShareFn, decoder_costs, gaussian_entropy, step_bounds, step_times
 from indm.progress import bar
 
-if TYPE_CHECKING:
-    from indm.diffusion.model import ImplicitNonlinearDiffusion
-
+Columns = dict[str, NDArray[np.float64]]
+"""Numbers of each sample, shape (N,), by name."""
 NAME = "referee"
+# Samples, the first ones, to which the control variate is fitted, and how many are dequantised at once.
+CONTROL_SAMPLES, CONTROL_BATCH = 1000, 100
 # Bounds of T steps, by their sums over steps and their decoders; see :mod:`indm.foreign.discrete`.
-PROTOCOLS = {"ddpm_small": ("small", "ddpm"), "ddpm_large": ("large", "ddpm"), "vdm": ("posterior", "vdm")}
+PROTOCOLS = {
+    "ddpm_small": ("small", "ddpm"),
+    "ddpm_large": ("large", "ddpm"),
+    "ddpm_learned": ("learned", "learned_decoder"),
+    "vdm": ("posterior", "vdm"),
+}
 
 
 @dataclass(frozen=True)
@@ -54,62 +59,80 @@ class Evaluator:
     """Evaluates a network on data, a batch at a time; each sample draws by its place, so that no number depends on the batches.
 
     Arguments:
-        model: the network.
+        network: the network.
+        kind: its convention.
+        sde: its diffusion.
+        eps: truncation time.
         data: the data.
         batch_size: samples in a batch.
         time_draws: stratified times of a bound.
         control: basis of the bound's control variate.
         seed: seed of all draws.
         device: where to compute.
+        progress: whether to draw bars.
     """
 
-    model: Foreign
+    network: Called
+    kind: str
+    sde: SDE
+    eps: float
     data: Data
     batch_size: int
     time_draws: int
     control: Literal["pixels", "cosine"]
     seed: int
     device: torch.device
+    progress: bool = True
 
-    def table(self, ode_steps: int) -> pd.DataFrame:
-        """Return all numbers but the bounds of T steps, a row for each sample."""
-        found = self._likelihoods(ode_steps, self.time_draws, self.seed)
-        alpha = cast("float", alpha_at_eps(cast("ImplicitNonlinearDiffusion", self.model)))
-        # The shift of these numbers is a logarithm to base 2, so that this power of alpha gives it in nats.
-        alpha **= math.log(2) / self.data.unit
-        found = with_fixed(found, pd.Series(alpha, found.index)).assign(
-            **{BARE: found[BARE]},
-            # Same draws, half the steps; then other draws, same steps.
-            nll_half_steps=self._likelihoods(max(1, ode_steps // 2), 1, self.seed)["nll"],
-            nll_other_draws=self._likelihoods(ode_steps, 1, self.seed + 1)["nll"],
-        )
-        return found if not isinstance(self.data, Levels) else found.assign(**self._lossless(self.data))
+    def model(self, part: slice) -> Foreign:
+        """Return the network for a batch."""
+        return Foreign(noise_fn(self.network.of(part), self.sde, self.kind, self.network.second), self.sde, self.eps)
 
-    def _batches(self) -> Iterator[slice]:
-        """Yield the samples of each batch."""
-        for start in bar(NAME)(range(0, len(self.data), self.batch_size)):
+    def table(self, ode_steps: int) -> Columns:
+        """Return all numbers but the bounds of T steps, for each sample."""
+        found = self._likelihoods("bound and ODE", ode_steps, self.time_draws, self.seed)
+        # Same draws, half the steps; then other draws, same steps.
+        half = self._likelihoods("ODE, half the steps", max(1, ode_steps // 2), 1, self.seed)
+        other = self._likelihoods("ODE, other draws", ode_steps, 1, self.seed + 1)
+        found |= self._fixed(found) | {
+            "nll_half_steps": half["nll"],
+            "nll_uncorrected_half_steps": half["nll_uncorrected"],
+            "nll_other_draws": other["nll"],
+        }
+        return found if not isinstance(self.data, Levels) else found | self._lossless(self.data)
+
+    def _fixed(self, found: Columns) -> Columns:
+        r"""Return the numbers with the fixed decoder, which costs :math:`-D\ln\alpha_\epsilon` nats."""
+        alpha = float(self.sde.alpha(torch.tensor(self.eps, dtype=torch.float64)))
+        shift = found["nelbo_no_reconstruction"] - found["nelbo"] - math.log(alpha) / self.data.unit
+        return {f"{key}_fixed": found[key] + shift for key in ("nelbo", "nll")}
+
+    def _batches(self, words: str) -> Iterator[slice]:
+        """Yield the samples of each batch, with a bar that tells what is computed."""
+        starts = range(0, len(self.data), self.batch_size)
+        for start in bar(f"{NAME}: {words}")(starts) if self.progress else starts:
             yield slice(start, min(start + self.batch_size, len(self.data)))
 
     @cached_property
     def _control(self) -> GaussianControl:
         """The control variate, fitted to the first samples."""
         found = []
-        for start in range(0, min(len(self.data), CONTROL_IMAGES), CONTROL_BATCH):
-            part = slice(start, min(start + CONTROL_BATCH, CONTROL_IMAGES, len(self.data)))
+        for start in range(0, min(len(self.data), CONTROL_SAMPLES), CONTROL_BATCH):
+            part = slice(start, min(start + CONTROL_BATCH, CONTROL_SAMPLES, len(self.data)))
             found.append(self.data.inputs(part, _draws(part, "control"), self.device))
-        return GaussianControl.fitted(self.model.sde, torch.cat(found), cosine=self.control == "cosine")
+        return GaussianControl.fitted(self.sde, torch.cat(found), cosine=self.control == "cosine")
 
-    def _likelihoods(self, ode_steps: int, time_draws: int, seed: int) -> pd.DataFrame:
+    def _likelihoods(self, words: str, ode_steps: int, time_draws: int, seed: int) -> Columns:
         """Return the likelihoods of each sample, by so many ODE steps and times of the bound."""
         found = []
-        for part in self._batches():
-            draws = _draws(part, NAME, seed, "nll")
+        for part in self._batches(words):
+            draws, model = _draws(part, NAME, seed, "nll"), self.model(part)
             nats = four_numbers(
-                self.model.noise,
-                self.model.path,
-                self.model.flow,
+                model.noise,
+                model.path,
+                model.flow,
                 self.data.inputs(part, draws, self.device),
-                eps=self.model.eps,
+                eps=model.eps,
                 time_draws=time_draws,
                 tolerance=None,
                 ode_steps=ode_steps,
@@ -117,37 +140,38 @@ class Evaluator:
                 generator=draws,
                 control=self._control,
             )
-            found.append(pd.DataFrame({key: self.data.per_dim(value).numpy() for key, value in nats.items()}))
-        table = pd.concat(found, ignore_index=True)
-        table["gap"] = table["nelbo"] - table["nll"]
-        return _finite(table)
+            found.append({key: self.data.per_dim(value).double().numpy() for key, value in nats.items()})
+        table = _joined(found)
+        return _finite(table | {"gap": table["nelbo"] - table["nll"]})
 
     @torch.no_grad()
-    def _lossless(self, data: Levels) -> dict[str, Any]:
+    def _lossless(self, data: Levels) -> Columns:
         """Return the bounds of levels that are only scaled: as a density, by their ends, and by both decoders of levels."""
         by_ends, found = replace(data, grid="ends"), []
-        for part in self._batches():
+        for part in self._batches("bound of levels"):
             batch, density = self._undequantised(by_ends, part)
             if data.grid != "ends":
                 batch, _ = self._undequantised(data, part)
-            found.append({"nelbo_undequantised": density} | batch)
-        return {key: torch.cat([batch[key] for batch in found]).numpy() for key in found[0]}
+            found.append({"nelbo_undequantised": density.numpy()} | {key: one.numpy() for key, one in batch.items()})
+        return _finite(_joined(found))
 
     def _undequantised(self, data: Levels, part: slice) -> tuple[dict[str, Tensor], Tensor]:
         """Return the lossless bounds of a batch, and its bound as a density, in bits/dim, (B,) each."""
-        x, pixels, model = data.scaled(part, self.device), data.pixels[part].to(self.device), self.model
+        x, pixels, model = data.scaled(part, self.device), data.pixels[part].to(self.device), self.model(part)
         draws = _draws(part, NAME, self.seed, "undequantised")
         noise = normal(draws, x)
-        bound, cost = self._bound(x, draws), model.path.decoder(model.noise, x, model.eps, noise)
+        bound, cost = self._bound(model, x, draws), model.path.decoder(model.noise, x, model.eps, noise)
+        density = data.per_dim(bound + cost.double().cpu())
+        if (places := data.places) is None:
+            return {}, density
         t = torch.tensor(model.eps, dtype=torch.float64)
-        costs = decoder_costs(model.noise, model.sde, x, pixels, data.places, t, noise)
+        costs = decoder_costs(model.noise, model.sde, x, pixels, places, t, noise)
         without = self._divergence(bound, x)
-        lossless = {f"lossless_{name}": data.code_length(without + value.cpu()) for name, value in costs.items()}
-        return lossless, data.per_dim(bound + cost.double().cpu())
+        return {f"lossless_{name}": data.code_length(without + value.cpu()) for name, value in costs.items()}, density
 
-    def _bound(self, x: Tensor, draws: Draws) -> Tensor:
+    def _bound(self, model: Foreign, x: Tensor, draws: Draws) -> Tensor:
         """Return the bound of densities without reconstruction, in nats, (B, *) to (B,), float64, on the CPU."""
-        zeros, model = x.new_zeros(len(x)), self.model
+        zeros = x.new_zeros(len(x))
         bound = stratified_nelbo(model.noise, model.path, x, zeros, model.eps, self.time_draws, draws, self._control)
         return bound.double().cpu()
 
@@ -160,12 +184,12 @@ class Evaluator:
         References:
             | Variational Diffusion Models (Kingma et al., 2021), https://arxiv.org/abs/2107.00630, equations 11 and 17
         """
-        sigma = self.model.sde.sigma(torch.tensor(self.model.eps, dtype=torch.float64))
+        sigma = self.sde.sigma(torch.tensor(self.eps, dtype=torch.float64))
         return bound - gaussian_entropy(sigma, x)
 
     @torch.no_grad()
-    def steps(self, count: int) -> pd.DataFrame:
-        """Return the bounds of T steps, their terms, and the numbers on the way to them, a row for each image, in bits/dim.
+    def steps(self, count: int) -> Columns:
+        """Return the bounds of T steps, their terms, and the numbers on the way to them, for each image, in bits/dim.
 
         The columns are ``first``: the bound of densities that begins at the first latent; ``first_ddpm`` and ``first_vdm``: the
         integral from there on, with the decoders of levels; ``steps_ddpm`` and ``steps_vdm``: the sum over steps of the
@@ -173,14 +197,15 @@ class Evaluator:
         :data:`PROTOCOLS`, with their terms, such as ``vdm_prior``, ``vdm_diffusion`` and ``vdm_decoder``.
         """
         times = step_times(count)
-        first = replace(self, model=replace(self.model, eps=float(times[0])))
-        found = [first._steps(cast("Levels", self.data), part, times) for part in self._batches()]
-        return _finite(pd.concat([pd.DataFrame(batch) for batch in found], ignore_index=True))
+        first = replace(self, eps=float(times[0]))
+        return _finite(
+            _joined([first._steps(cast("Levels", self.data), part, times) for part in self._batches("steps")])
+        )
 
-    def _steps(self, data: Levels, part: slice, times: Tensor) -> dict[str, Any]:
+    def _steps(self, data: Levels, part: slice, times: Tensor) -> Columns:
         """Return the columns of :meth:`steps` for a batch; eps is the time of the first latent."""
-        model, x, pixels = self.model, data.scaled(part, self.device), data.pixels[part].to(self.device)
-        draws = _draws(part, NAME, self.seed, "first")
+        model, x, pixels = self.model(part), data.scaled(part, self.device), data.pixels[part].to(self.device)
+        draws, grid = _draws(part, NAME, self.seed, "first"), cast("Tensor", data.places)
         density = nelbo_alone(
             model.noise,
             model.path,
@@ -191,15 +216,12 @@ class Evaluator:
             generator=draws,
             control=self._control,
         )
-        integral = self._divergence(self._bound(x, draws), x)
+        integral = self._divergence(self._bound(model, x, draws), x)
         draws = _draws(part, NAME, self.seed, "steps")
-        terms = step_bounds(model.noise, model.sde, x, pixels, data.places, times, draws)
-        nats = {f"first_{name}": integral + terms[name] for name in ("ddpm", "vdm") if name in terms}
-        nats |= {
-            f"steps_{name}": terms["prior"] + terms["posterior"] + terms[name]
-            for name in ("ddpm", "vdm")
-            if name in terms
-        }
+        terms = step_bounds(model.noise, model.sde, x, pixels, grid, times, draws, self._shares(part))
+        decoders = [name for name in ("ddpm", "vdm") if name in terms]
+        nats = {f"first_{name}": integral + terms[name] for name in decoders}
+        nats |= {f"steps_{name}": terms["prior"] + terms["posterior"] + terms[name] for name in decoders}
         for name, (diffusion, decoder) in PROTOCOLS.items():
             if decoder in terms:
                 parts = {"prior": terms["prior"], "diffusion": terms[diffusion], "decoder": terms[decoder]}
@@ -207,7 +229,20 @@ class Evaluator:
                     name: torch.stack([*parts.values()]).sum(0)
                 }
         bits = {key: data.code_length(value).numpy() for key, value in nats.items()}
-        return {"first": data.per_dim(density).numpy()} | bits
+        return {"first": data.per_dim(density).double().numpy()} | bits
+
+    def _shares(self, part: slice) -> ShareFn | None:
+        """Return the noise prediction of a batch with the shares of learned variances, if the network learns them."""
+        if not self.network.has_variances:
+            return None
+        inputs = second_inputs(self.kind, self.network.second)
+
+        def predict(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            out, share = output(self.network.whole(part), self.sde, inputs, z, t).chunk(2, 1)
+            # The network's numbers lie in [-1, 1].
+            return read(out, self.sde, self.kind, z, t), (share + 1) / 2
+
+        return predict
 
 
 def _draws(part: slice, *identity: str | int) -> Draws:
@@ -215,13 +250,18 @@ def _draws(part: slice, *identity: str | int) -> Draws:
     return of_images(range(part.start, part.stop), *identity)
 
 
-def _finite(table: pd.DataFrame) -> pd.DataFrame:
+def _joined(batches: list[dict[str, Any]]) -> Columns:
+    """Join the columns of batches, in float64."""
+    return {key: np.concatenate([batch[key] for batch in batches]).astype(np.float64) for key in batches[0]}
+
+
+def _finite(table: Columns) -> Columns:
     """Return a table, if all of its numbers are finite.
 
     Raises:
         DivergenceError: if one is not.
     """
-    if not table.map(math.isfinite).all(axis=None):
+    if not all(np.isfinite(column).all() for column in table.values()):
         raise DivergenceError(
             "network: found a likelihood that is not finite, expected finite ones; raise eps, or ode_steps"
         )

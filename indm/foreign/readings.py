@@ -1,4 +1,4 @@
-"""Ways to read a network: the kind and the sign of its output, the range of its data, and its diffusion."""
+"""Ways to read a network: the kind and the sign of its output, its second argument, the range of its data, and its diffusion."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,9 +10,13 @@ import torch
 from indm.diffusion.registered.ve import VE
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import SDE
-from indm.foreign.conventions import CONVENTIONS
+from indm.foreign.conventions import CONVENTIONS, COUNTED
+from indm.foreign.kinds import SECONDS
 from indm.foreign.tabulated import Tabulated, cosine_table
 
+Ends = tuple[float, float]
+"""Both ends of the range to which images are scaled."""
+CENTRED, UNIT = (-1.0, 1.0), (0.0, 1.0)
 # Diffusions of published networks: DDPM and score_sde; a shorter one; score_sde on CIFAR-10, CelebA and FFHQ; EDM; Improved DDPM.
 SCHEDULES: tuple[SDE, ...] = (
     VP(),
@@ -23,6 +27,8 @@ SCHEDULES: tuple[SDE, ...] = (
     VE(0.002, 80.0),
     Tabulated(cosine_table(1000)),
 )
+# Second arguments that stay within the steps of a table.
+WITHIN_A_TABLE = ("t", "t/999", "999*t", "1000*t-1", "1-t", "sigma", "alpha_bar")
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,26 @@ class Reading:
     Arguments:
         kind: the convention, a key of :data:`~indm.foreign.conventions.CONVENTIONS`.
         sde: the diffusion.
-        centered: whether its data are in [-1, 1]; otherwise they are in [0, 1].
+        ends: both ends of the range of its data; ``None`` for data that stay as they are.
         sign: 1, or -1 for the opposite of the output.
+        second: the second argument, a key of :data:`~indm.foreign.conventions.SECOND`; ``None`` for the one of the kind.
     """
 
     kind: str
     # Somebody's diffusion may have no hash.
     sde: SDE = field(hash=False)
-    centered: bool
+    ends: Ends | None = CENTRED
     sign: int = 1
+    second: str | None = None
+
+    @property
+    def width(self) -> float:
+        """The width of the range over the width of [-1, 1]; 1 for data that stay as they are."""
+        return 1.0 if self.ends is None else (self.ends[1] - self.ends[0]) / 2
+
+    def scaled(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale data in [-1, 1] to the range, of any shape."""
+        return x if self.ends is None else self.ends[0] + self.width * (x + 1)
 
     def changes(self, other: "Reading") -> int:
         """Count the parts in which two readings differ."""
@@ -49,42 +66,89 @@ class Reading:
 
     def words(self, described: "Reading") -> str:
         """Name the reading, and what it changes in the description besides the kind."""
-        data = f" of data in [{-1 if self.centered else 0}, 1]" if self.centered != described.centered else ""
+        data = f" of data in {_interval(self.ends)}" if self.ends != described.ends else ""
         diffusion = f" under {self.sde}" if self.sde != described.sde else ""
-        return f"{'-' if self.sign < 0 else ''}{self.kind}{data}{diffusion}"
+        second = f" with {self.second} as second argument" if self.second != described.second else ""
+        return f"{'-' if self.sign < 0 else ''}{self.kind}{data}{diffusion}{second}"
 
     def remedy(self, described: "Reading") -> str:
         """Tell which arguments change the description into this reading."""
         parts = {
             f"set the kind to {self.kind}": self.kind != described.kind,
-            f"set centered to {self.centered}": self.centered != described.centered,
+            self._range(): self.ends != described.ends,
             f"set the sde to {self.sde}": self.sde != described.sde,
+            f"set second to '{self.second}'": self.second != described.second,
             "change the sign of the output": self.sign != described.sign,
         }
         return ", ".join(words for words, is_needed in parts.items() if is_needed)
 
+    def _range(self) -> str:
+        """Tell which argument sets the range."""
+        known = {CENTRED: "set centered to True", UNIT: "set centered to False"}
+        return known.get(self.ends or CENTRED, f"set data_range to {_pair(self.ends)}")
+
     @property
     def call(self) -> tuple[Any, ...]:
         """What decides how the network is called; readings with one call share its output."""
-        return CONVENTIONS[self.kind].inputs, id(self.sde), self.centered
+        return CONVENTIONS[self.kind].inputs, self.second, id(self.sde), self.ends
 
 
-def other_readings(described: Reading, device: torch.device, has_range: bool) -> Iterator[Reading]:
-    """List all readings but the description; with its range of data only, unless the data has a range."""
-    ranges = (described.centered, not described.centered) if has_range else (described.centered,)
-    for kind, sign, centered in product(CONVENTIONS, (1, -1), ranges):
-        for sde in _schedules(kind, described):
-            other = Reading(kind, sde, centered, sign)
+def _pair(ends: Ends | None) -> str:
+    return "none" if ends is None else f"({ends[0]:.3g}, {ends[1]:.3g})"
+
+
+def _interval(ends: Ends | None) -> str:
+    return "none" if ends is None else f"[{ends[0]:.3g}, {ends[1]:.3g}]"
+
+
+def other_readings(described: Reading, device: torch.device, standardised: Ends | None = None) -> Iterator[Reading]:
+    """List all readings but the description.
+
+    Arguments:
+        described: the description.
+        device: where the network works.
+        standardised: the ends of standardised data; ``None`` if they have no range.
+    """
+    for kind, sign in product(CONVENTIONS, (1, -1)):
+        for other in _calls(kind, sign, described, standardised):
             if other != described and _fails_softly(other, described, device):
                 yield other
 
 
+def _calls(kind: str, sign: int, described: Reading, standardised: Ends | None) -> Iterator[Reading]:
+    """List the readings of a kind and sign: other ranges with all diffusions, and other second arguments."""
+    ranges = [described.ends]
+    if described.ends is not None:
+        ranges += [ends for ends in (CENTRED, UNIT) if ends != described.ends]
+    for ends, sde in product(ranges, _schedules(kind, described)):
+        yield Reading(kind, sde, ends, sign, described.second)
+    if standardised is not None:
+        yield Reading(kind, described.sde, standardised, sign, described.second)
+    for second in (None, *SECONDS):
+        if second != described.second and not _is_own(kind, second):
+            yield Reading(kind, described.sde, described.ends, sign, second)
+
+
+def _is_own(kind: str, second: str | None) -> bool:
+    """Return whether a second argument is only another name for the kind's own."""
+    return second == {"denoiser": "sigma/alpha"}.get(kind, "t")
+
+
 def _schedules(kind: str, described: Reading) -> list[SDE]:
     """List the diffusions for a kind: the one described, and others if the kind gets the time of the diffusion."""
-    gets_time = CONVENTIONS[kind].inputs is CONVENTIONS["noise"].inputs
+    gets_time = CONVENTIONS[kind].inputs is CONVENTIONS["noise"].inputs and _follows_time(described.second)
     return [described.sde, *(sde for sde in SCHEDULES if gets_time and sde != described.sde)]
 
 
+def _follows_time(second: str | None) -> bool:
+    """Return whether a second argument follows from the time, and so depends on the diffusion."""
+    return second in (None, "t", "t/999", "1-t") or COUNTED.fullmatch(second) is not None
+
+
 def _fails_softly(other: Reading, described: Reading, device: torch.device) -> bool:
-    """Return whether a failed call can be caught: on a GPU, a condition out of the range of a table ends the whole process."""
-    return device.type == "cpu" or "denoiser" not in {other.kind, described.kind} or other.kind == described.kind
+    """Return whether a failed call can be caught: on a GPU, an index out of the range of a table ends the whole process."""
+    if device.type == "cpu":
+        return True
+    if other.second is not None and other.second != described.second:
+        return other.second in WITHIN_A_TABLE
+    return "denoiser" not in {other.kind, described.kind} or other.kind == described.kind

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from indm.diffusion.objectives import perturb
 from indm.diffusion.sde import SDE
 from indm.errors import DivergenceError, ParamsError
-from indm.foreign.conventions import CONVENTIONS, Network, output
+from indm.foreign.conventions import Called, Network, output, second_inputs
 
 # Times at which a network is tried.
 TRIED = (0.3, 0.6, 0.9)
@@ -53,7 +53,7 @@ class Variation:
         return ""
 
 
-def check_network(network: Network, sde: SDE, kind: str, x: Tensor, generator: Generator) -> Variation:
+def check_network(network: Called, sde: SDE, kind: str, x: Tensor, generator: Generator) -> Variation:
     """Try a network, as it is described, at three times.
 
     Arguments:
@@ -71,7 +71,7 @@ def check_network(network: Network, sde: SDE, kind: str, x: Tensor, generator: G
             depend on the condition.
         DivergenceError: if its output is not finite.
     """
-    inputs = CONVENTIONS[kind].inputs
+    inputs = second_inputs(kind, network.second)
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
     found = []
     for time in TRIED:
@@ -79,7 +79,7 @@ def check_network(network: Network, sde: SDE, kind: str, x: Tensor, generator: G
         z = perturb(sde, x, t, noise)
 
         def call(part: slice, z: Tensor = z, t: Tensor = t) -> Tensor:
-            return _sound_output(lambda z, t: output(network, sde, inputs, z, t), z[part], t[part])
+            return _sound_output(lambda z, t: output(network.of(part), sde, inputs, z, t), z[part], t[part])
 
         found.append(_variation(call, len(x)))
     _check_condition(network, sde, kind, x)
@@ -88,8 +88,8 @@ def check_network(network: Network, sde: SDE, kind: str, x: Tensor, generator: G
 
 def _variation(call: Callable[[slice], Tensor], count: int) -> Variation:
     """Call a network twice for the whole batch, and then for its halves."""
-    whole, again = call(slice(None)), call(slice(None))
-    first, second = call(slice(count // 2)), call(slice(count // 2, None))
+    whole, again = call(slice(count)), call(slice(count))
+    first, second = call(slice(count // 2)), call(slice(count // 2, count))
     return Variation(_share(again, whole), _share(torch.cat([first, second]), whole))
 
 
@@ -126,13 +126,17 @@ def _sound_output(call: Network, z: Tensor, t: Tensor) -> Tensor:
     return out.detach()
 
 
-def _check_condition(network: Network, sde: SDE, kind: str, x: Tensor) -> None:
+def _check_condition(network: Called, sde: SDE, kind: str, x: Tensor) -> None:
     """Compare the outputs for one input at the first and the last time."""
+    inputs = second_inputs(kind, network.second)
     times = torch.tensor([TRIED[0], TRIED[-1]], dtype=torch.float64, device=x.device)
-    _, conditions = CONVENTIONS[kind].inputs(times, sde.alpha(times), sde.sigma(times))
-    first, last = (network(x.clone(), condition.to(x.dtype).repeat(len(x))) for condition in conditions)
-    if torch.equal(first, last):
+    _, seconds = inputs(times, sde.alpha(times), sde.sigma(times))
+    # With an input that does not change with the time.
+    first, last = (
+        output(network.of(slice(len(x))), sde, lambda t, a, s: (a / a, inputs(t, a, s)[1]), x, t) for t in times
+    )
+    if torch.equal(first, last) and first.any():
         raise ParamsError(
-            f"network: found the same output for the conditions {conditions[0]:g} and {conditions[1]:g}, expected one that "
-            "depends on its second argument"
+            f"network: found the same output for the second arguments {seconds[0]:g} and {seconds[1]:g}, expected one that "
+            "depends on its second argument; if it takes another one, set `second`"
         )

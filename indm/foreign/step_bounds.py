@@ -1,15 +1,28 @@
 """Bounds of T steps in a report: their terms, and what separates them from the referee's own bound."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
+import numpy as np
+from numpy.typing import NDArray
 
 from indm.foreign.kinds import Grid
 from indm.foreign.markdown import table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from indm.foreign.numbers import Columns
+
+Values = NDArray[np.float64]
+
 # Bounds of T steps by their columns.
-BOUNDS = {"ddpm_small": "DDPM, small variance β̃", "ddpm_large": "DDPM, large variance β", "vdm": "VDM"}
+BOUNDS = {
+    "ddpm_small": "DDPM, small variance β̃",
+    "ddpm_large": "DDPM, large variance β",
+    "ddpm_learned": "DDPM, learned variance",
+    "vdm": "VDM",
+}
 TERMS = {"prior": "prior", "diffusion": "diffusion", "decoder": "decoder (L₀)"}
 
 
@@ -18,42 +31,48 @@ class StepBounds:
     """Bounds of T steps of N images, in bits/dim; see :mod:`indm.foreign.discrete`.
 
     Arguments:
-        images: a row per image; the columns of :meth:`indm.foreign.numbers.Evaluator.steps`.
-        nelbo: the bound of the same images by the integral over times, with dequantisation and the learned decoder.
+        columns: numbers of each image, shape (N,); those of :meth:`indm.foreign.numbers.Evaluator.steps`.
+        nelbo: the bound of the same images by the integral over times, with dequantisation and the learned decoder, shape (N,).
         count: number T of steps.
         eps: truncation time of this bound.
         grid: where levels lie.
     """
 
-    images: pd.DataFrame
-    nelbo: "pd.Series[float]"
+    columns: "Columns"
+    nelbo: Values
     count: int
     eps: float
     grid: Grid
 
     @property
+    def images(self) -> "pd.DataFrame":
+        """All columns as a table of pandas, a row for each image."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns)
+
+    @property
     def names(self) -> list[str]:
-        """The columns of the bounds: VDM's is absent for many levels."""
-        return [name for name in BOUNDS if name in self.images]
+        """The columns of the bounds: VDM's is absent for many levels, and the learned variance without one."""
+        return [name for name in BOUNDS if name in self.columns]
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each column."""
+        return {name: float(values.mean()) for name, values in self.columns.items()}
 
     def named(self) -> dict[str, float]:
         """Return the mean of each bound by its name in words."""
-        return {f"{BOUNDS[name]}, {self.count} steps": float(self.images[name].mean()) for name in self.names}
+        return {f"{BOUNDS[name]}, {self.count} steps": float(self.columns[name].mean()) for name in self.names}
 
-    def terms(self) -> pd.DataFrame:
-        """Return the mean terms of each bound, and the bound, which is their sum: a row for each term, a column for each bound."""
-        mean = self.images.mean()
-        rows = {words: mean[[f"{name}_{term}" for name in self.names]].to_numpy() for term, words in TERMS.items()}
-        rows["bound"] = mean[self.names].to_numpy()
-        return pd.DataFrame(rows, self.names).T
+    def terms(self) -> dict[str, dict[str, float]]:
+        """Return the mean terms of each bound, and the bound, which is their sum: by term, and by bound."""
+        mean = self.means()
+        rows = {words: {name: mean[f"{name}_{term}"] for name in self.names} for term, words in TERMS.items()}
+        return rows | {"bound": {name: mean[name] for name in self.names}}
 
-    def differences(self, name: str) -> pd.DataFrame:
-        """Return what separates a bound from NELBO, by name.
-
-        Returns:
-            A row for each image, and a column for each difference; the columns add up to the bound minus NELBO.
-        """
-        steps, decoder = self.images, "vdm" if name == "vdm" else "ddpm"
+    def differences(self, name: str) -> dict[str, Values]:
+        """Return what separates a bound from NELBO, by name, for each image; the sum is the bound minus NELBO."""
+        steps, decoder = self.columns, "vdm" if name == "vdm" else "ddpm"
         found = {}
         # With one time for both, their difference would be noise.
         first = self.nelbo if (time := 1 / self.count) == self.eps else steps["first"]
@@ -67,15 +86,17 @@ class StepBounds:
             found["clean images are clipped"] = steps["ddpm_small"] - steps["steps_ddpm"]
         if name == "ddpm_large":
             found["variance β instead of β̃"] = steps["ddpm_large"] - steps["ddpm_small"]
-        return pd.DataFrame(found)
+        if name == "ddpm_learned":
+            found["learned variance instead of β̃"] = steps["ddpm_learned"] - steps["ddpm_small"]
+        return found
 
     def lines(self) -> list[str]:
         """Write the bounds in Markdown."""
         bounds = " | ".join(BOUNDS[name] for name in self.names)
-        terms = []
-        for term, row in self.terms().T.items():
-            cells = [f"{value:.3f}" for value in row]
-            terms.append(f"| {term!s} | {' | '.join(cells)} |")
+        terms = [
+            f"| {term} | {' | '.join(f'{row[name]:.3f}' for name in self.names)} |"
+            for term, row in self.terms().items()
+        ]
         return [
             f"## Bounds of {self.count:,} steps",
             "",
@@ -92,13 +113,16 @@ class StepBounds:
         """Write the rows from NELBO to the bounds."""
         each = {name: self.differences(name) for name in self.names}
         rows = [_row("`nelbo`", [self.nelbo] * len(each))]
-        # The large variance has all differences of the others.
-        for part in map(str, each["ddpm_large"]):
+        # In the order of the bounds.
+        for part in dict.fromkeys(part for found in each.values() for part in found):
             rows.append(_row(part, [found.get(part) for found in each.values()]))
-        return [*rows, _row("bound", [self.images[name] for name in self.names])]
+        return [*rows, _row("bound", [self.columns[name] for name in self.names])]
 
 
-def _row(name: str, columns: list[Any]) -> str:
+def _row(name: str, columns: list[Values | None]) -> str:
     """Write a row of means, with their standard errors over images; ``None`` is a bound without this row."""
-    cells = ["–" if column is None else f"{column.mean():.3f} ± {column.sem():.3f}" for column in columns]
+    cells = [
+        "–" if column is None else f"{column.mean():.3f} ± {column.std(ddof=1) / len(column) ** 0.5:.3f}"
+        for column in columns
+    ]
     return f"| {name} | {' | '.join(cells)} |"
