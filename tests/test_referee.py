@@ -366,19 +366,22 @@ def test_the_command_writes_its_report(tmp_path: Path, monkeypatch: pytest.Monke
         "ve",
     ]
     command += ["--ends", "0.002", "80", "--levels", "17", "--time-draws", "4", "--ode-steps", "8", "--zero-one"]
-    done = CliRunner().invoke(main, command)
-    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(main, [*command, "--json", "referee.json"])
     text = (tmp_path / "referee.md").read_text()
     assert text in done.output
+    data = json.loads((tmp_path / "referee.json").read_text())
+    # It warns: a network of Gaussian data is no network of digits.
+    assert (data["status"], done.exit_code) == ("warned", 2)
     sde, settings = build_sde("ve", sigma_min=0.002, sigma_max=80.0), {"time_draws": 4, "ode_steps": 8}
     network = importlib.import_module("somebodys_model").network
     report = judge(network, sde, digits, kind="denoiser", levels=17, centered=False, batch_size=100, **settings)
     found = re.search(r"^\| `nelbo` \| (\S+)", text, flags=re.MULTILINE)
     assert found is not None
     assert float(found[1]) == pytest.approx(mean(report, "nelbo"), abs=0.002)
+    assert data["numbers"]["nelbo"]["mean"] == pytest.approx(mean(report, "nelbo"), abs=0.002)
     of_its_own = " ".join(command).replace("--sde ve --ends 0.002 80", "--sde somebodys_model:sde").split()
     done = CliRunner().invoke(main, of_its_own)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 2, done.output
     assert (tmp_path / "referee.md").read_text() == text
     for right, wrong, words in (
         ("somebodys_model:network", "missing:network", "No module named 'missing', expected MODULE:FUNCTION"),

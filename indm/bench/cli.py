@@ -16,7 +16,7 @@ import click
 from indm import __version__
 from indm.bench.pipeline.stages import OPTIONS, STAGES, command_name
 from indm.errors import IndmError
-from indm.foreign.kinds import GRIDS, KINDS
+from indm.foreign.kinds import ALIASES, GRIDS, KINDS, SECONDS
 from indm.report.catalogue import SHOWN
 from indm.shipped import DEFAULT_SUITE
 from indm.terminal import Commands, SuiteOption, console
@@ -54,6 +54,10 @@ def _suite(**options: Any) -> Callable[..., Any]:
 
 def _folder(option: str, default: str, text: str, *names: str) -> Callable[..., Any]:
     return click.option(option, *names, type=FOLDER, default=Path(default), show_default=True, help=text)
+
+
+# The referee's exit code for a report that warns.
+WARNED = 2
 
 
 def _page(default: str) -> Callable[..., Any]:
@@ -358,9 +362,17 @@ def compare(published: Path, out: Path) -> None:
 @click.option(
     "--images", type=PLACE, required=True, help="Test images: a folder of PNG files, or an .npy file of levels."
 )
-@click.option("--kind", type=click.Choice([*KINDS]), default="noise", show_default=True, help="What it estimates.")
 @click.option(
-    "--sde", required=True, metavar="DIFFUSION", help="The diffusion of its training: vp, ve, or yours as MODULE:NAME."
+    "--kind", type=click.Choice([*KINDS, *ALIASES]), default="noise", show_default=True, help="What it estimates."
+)
+@click.option(
+    "--second", metavar="|".join(SECONDS), help="What it gets as its second argument.  [default: the one of its kind]"
+)
+@click.option(
+    "--sde",
+    required=True,
+    metavar="DIFFUSION",
+    help="The diffusion of its training: vp, ve, cosine, or yours as MODULE:NAME.",
 )
 @click.option(
     "--ends",
@@ -387,6 +399,7 @@ def compare(published: Path, out: Path) -> None:
 @click.option(
     "--allow-varying", is_flag=True, help="Accept a network whose output varies between calls or with the batch."
 )
+@click.option("--json", "data", type=FILE, help="All numbers, words and arguments, as JSON.")
 @_page("referee.md")
 def referee(
     images: Path,
@@ -395,12 +408,14 @@ def referee(
     ends: tuple[float, float] | None,
     zero_one: bool,
     device: str,
+    data: Path | None,
     page: Path,
     **given: Any,
 ) -> None:
     """Evaluate your network's likelihood.
 
-    Its description is checked, too. The network is a function of an input and a condition, such as my_model:network for the
+    Exits with 0 if nothing is wrong, with 1 if the network is refused, and with 2 if the report warns. The network's description is
+    checked, too. The network is a function of an input and a condition, such as my_model:network for the
     function network in my_model.py. Prints what is wrong with its description, NELBO and NLL with their errors and their meaning,
     and the number that each common mistake would give.
     """
@@ -411,7 +426,14 @@ def referee(
 
     given |= {"centered": not zero_one, "device": str(set_up(device, os.cpu_count() or 1))}
     report = judge(find_network(network), find_sde(sde, ends), read_images(images), **given)
+    if data is not None:
+        from indm.store.files import atomic_write
+
+        with atomic_write(data) as file:
+            file.write(report.to_json().encode())
     _write(page, str(report))
+    if report.status != "ok":
+        sys.exit(WARNED)
 
 
 @main.command()
