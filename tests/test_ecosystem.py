@@ -1,6 +1,8 @@
 """The referee in the words of other packages: kinds, schedulers, outputs, labels, learned variances, and reports for machines."""
 
 import json
+import subprocess
+import sys
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -218,3 +220,25 @@ def test_the_package_names_what_it_offers() -> None:
 def test_bars_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     referee(network_of(of_gaussian, VP, "noise"), VP, levels_of(draw(4)), **FAST)
     assert capsys.readouterr().err == ""
+
+
+def test_the_referee_needs_no_pandas_and_no_part_of_the_bench() -> None:
+    """What it imports besides the standard library: torch with its own, numpy, scipy, torchdiffeq and tqdm."""
+    code = (
+        "import sys\n"
+        "for name in ('click', 'matplotlib', 'pandas', 'PIL', 'pydantic', 'rich', 'sklearn', 'torchvision'):\n"
+        "    sys.modules[name] = None\n"
+        "import indm, torch\n"
+        "sde, x = indm.build_sde('vp'), torch.arange(48).reshape(4, 12)\n"
+        "noise = lambda z, t: sde.sigma(t)[:, None] * z\n"
+        "print(indm.referee(noise, sde, x, levels=48, time_draws=2, ode_steps=2, progress=False).to_json())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["each"]["nll"]) == 4
+
+
+def test_the_report_says_what_no_reading_can_see(report: Report) -> None:
+    found = report.to_dict()["unseen"]
+    assert found
+    assert all(words in str(report) for words in found)
