@@ -442,7 +442,7 @@ class Trial:
 
 def _at_most(errors: Tensor, others: Tensor) -> Tensor:
     """Return errors, and at ratios at which others are smaller in the mean over images, these; (I, K)."""
-    return torch.where(errors.mean(0) <= others.mean(0), errors, others).where(
+    return torch.where(errors.nanmean(0) <= others.nanmean(0), errors, others).where(
         errors.isfinite() | errors.isinf(), torch.nan
     )
 
