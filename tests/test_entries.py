@@ -1060,7 +1060,7 @@ def test_images_and_a_forward_process_can_be_entered(tmp_path: Path) -> None:
     track = load_track(str(tmp_path / "tracks/smoke.yaml"))
     source = (REPOSITORY / "docs/extending/code/fading.py").read_text()
     path = tmp_path / "fading.py"
-    path.write_text(source + '\nLABEL, RATES = "fading", {"smoke": {"lr": 1e-2, "flow_lr": 1e-2}}\n')
+    path.write_text(source + '\nLABEL = "fading"\nRATES = {"smoke": {"lr": 1e-2, "flow_lr": 1e-2}}\n')
     folder = enter(path, track, tmp_path / "out", records=tmp_path)
     assert len(folder.numbers) == 360
     assert folder.verdicts()["images"].tolist() == [360]
