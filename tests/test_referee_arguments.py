@@ -30,7 +30,7 @@ def judge(network: Any = NETWORK, sde: Any = SDE, images: Any = PIXELS, **change
 # An argument, its value, and words of the error; the error begins with the name of the argument.
 REFUSED: list[tuple[str, Any, str]] = [
     *((name, 2.5, "found 2.5, expected a whole number from 1") for name in ("time_draws", "ode_steps", "batch_size")),
-    *((name, None, "found None") for name in ("time_draws", "ode_steps", "batch_size", "eps", "seed")),
+    *((name, None, "found None") for name in ("time_draws", "ode_steps", "batch_size", "seed")),
     *((name, "a", "found 'a'") for name in ("time_draws", "ode_steps", "batch_size", "levels", "eps", "seed")),
     *((name, True, "found True") for name in ("time_draws", "ode_steps", "batch_size", "levels", "eps", "seed")),
     *((name, float("nan"), "found nan") for name in ("time_draws", "ode_steps", "batch_size", "levels", "eps", "seed")),
@@ -142,7 +142,7 @@ def test_unusual_arguments_give_the_same_numbers(name: str, plain: Report) -> No
 
 def test_the_command_line_lists_the_kinds() -> None:
     assert [*KINDS] == [*CONVENTIONS]
-    wrong = CliRunner().invoke(main, ["referee", "a:b", "--images", ".", "--sde", "vp", "--kind", "eps"])
+    wrong = CliRunner().invoke(main, ["referee", "a:b", "--images", ".", "--sde", "vp", "--kind", "noises"])
     assert wrong.exit_code == 2
     assert all(kind in wrong.output for kind in KINDS)
 
