@@ -112,8 +112,7 @@ def _relative(costs: pd.DataFrame, arm: Arm, column: str) -> float:
 
 
 def written(multiple: Multiple) -> str:
-    """Write a multiple with its interval, and say if it is unbounded or extrapolated."""
-    if not multiple.bounded:
-        return "unbounded" if math.isnan(multiple.value) else f"{multiple.value:.2f}, unbounded"
-    ends = f"{multiple.value:.2f} [{multiple.low:.2f}, {multiple.high:.2f}]"
-    return f"{ends}, extrapolated" if multiple.extrapolated else ends
+    """Write a multiple with its interval, if it has one."""
+    if multiple.bounded:
+        return f"{multiple.value:.2f} [{multiple.low:.2f}, {multiple.high:.2f}]"
+    return "unbounded" if math.isnan(multiple.value) else f"{multiple.value:.2f}, unbounded"

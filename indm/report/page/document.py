@@ -109,7 +109,7 @@ def rows_of_multiples(multiples: Sequence[Trained], form: Form) -> list[list[str
     for one in multiples:
         place = f", {names(*one.place)}" if several else ""
         costs = [ABSENT if math.isnan(cost) else f"× {cost:.2f}" for cost in (one.flops, one.time)]
-        multiple = form.together(written(one.multiple))
+        multiple = form.together(written(one.multiple)) + ", extrapolated" * one.multiple.extrapolated
         rows.append([plain(f"{arm(*one.arm)}{place}"), multiple, *costs])
     return rows
 
