@@ -165,9 +165,8 @@ def test_every_module_whose_functions_a_job_called_is_among_those_that_its_stamp
         given = dict(zip(options[::2], options[1::2], strict=True))
         subject = next((given[f"--{kind}"] for kind in ("dataset", "run", "toy") if f"--{kind}" in given), "")
         called = {f"indm.{name.removesuffix('.py').replace('/', '.')}" for name in record["files"]}
-        # Of the facts of the members that a model is built of, a stamp counts the values that decide the result.
-        by_value = {"indm.facts"} if STAGES[stage].builds else set()
-        counted = {module for module in called - by_value if counts(module)}
+        # Every job asks for facts of members when it checks its suite. A stamp counts by value what they decide of a model.
+        counted = {module for module in called - {"indm.facts"} if counts(module)}
         assert counted <= job_modules(suite, stage, subject).keys(), f"{stage} {subject}"
         done.add((stage, subject))
     assert done == {(name, subject) for name, stage in STAGES.items() for subject in stage.subjects(suite)}
