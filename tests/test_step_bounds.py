@@ -29,7 +29,8 @@ SCHEDULES: dict[str, SDE] = {
 
 
 def grid_of(levels: int, centered: bool, grid: Grid) -> Tensor:
-    return places(torch.arange(levels, dtype=torch.float64), levels, centered, grid)
+    found = places(torch.arange(levels, dtype=torch.float64), levels, grid)
+    return 2 * found - 1 if centered else found
 
 
 GRID = grid_of(256, True, "ends")

@@ -363,7 +363,7 @@ def compare(published: Path, out: Path) -> None:
     "--images", type=PLACE, required=True, help="Test images: a folder of PNG files, or an .npy file of levels."
 )
 @click.option(
-    "--kind", type=click.Choice([*KINDS, *ALIASES]), default="noise", show_default=True, help="What it estimates."
+    "--kind", type=click.Choice([*KINDS, *ALIASES]), help="What it estimates.  [default: noise, or its scheduler's]"
 )
 @click.option(
     "--second", metavar="|".join(SECONDS), help="What it gets as its second argument.  [default: the one of its kind]"
@@ -381,7 +381,7 @@ def compare(published: Path, out: Path) -> None:
 )
 @click.option("--zero-one", is_flag=True, help="Its data were in [0, 1], not in [-1, 1].")
 @click.option("--levels", default=256, show_default=True, help="Levels of a pixel.")
-@click.option("--eps", default=1e-5, show_default=True, help="The truncation time.")
+@click.option("--eps", type=float, help="The truncation time.  [default: 1e-5, or its scheduler's first step]")
 @click.option("--claimed", type=float, help="Your own number in bits/dim, which the report explains.")
 @click.option("--time-draws", default=80, show_default=True, help="Times of the bound for each image.")
 @click.option("--ode-steps", default=64, show_default=True, help="Steps of the ODE.")

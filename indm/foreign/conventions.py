@@ -102,6 +102,11 @@ def find_second(name: str) -> Second | None:
     return lambda t, a, s: (int(times) * t - first).clamp(min=0)
 
 
+def own_second(kind: str) -> str:
+    """Return the name of the second argument of a kind, one of :data:`~indm.foreign.kinds.SECONDS`."""
+    return "sigma/alpha" if CONVENTIONS[kind].inputs is _scaled else "t"
+
+
 def second_inputs(kind: str, second: str | None) -> Inputs:
     """Return how a kind is called, with another second argument than its own unless that is ``None``."""
     own, found = CONVENTIONS[kind].inputs, None if second is None else find_second(second)

@@ -75,14 +75,14 @@ class Levels:
 
     def scaled(self, part: slice, device: torch.device) -> Tensor:
         """Return levels that are only scaled, shape (B, *), float32."""
-        return self._in_range(places(self.pixels[part].float(), self.levels, False, self.grid)).to(device)
+        return self._in_range(places(self.pixels[part].float(), self.levels, self.grid)).to(device)
 
     @property
     def places(self) -> Tensor | None:
         """The places of all levels, shape (L,), float64; ``None`` if they differ from channel to channel."""
         if self.ends[0].dim() or self.ends[1].dim():
             return None
-        return self._in_range(places(torch.arange(self.levels, dtype=torch.float64), self.levels, False, self.grid))
+        return self._in_range(places(torch.arange(self.levels, dtype=torch.float64), self.levels, self.grid))
 
     def _in_range(self, share: Tensor) -> Tensor:
         """Scale shares in [0, 1] to the range, (*) to (*)."""

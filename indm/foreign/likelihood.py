@@ -227,7 +227,7 @@ def _kind(given: str | None, of_scheduler: str | None) -> Any:
     """
     if given is None or of_scheduler is None:
         return of_scheduler or ("noise" if given is None else given)
-    if ALIASES.get(given, given) != of_scheduler:
+    if ALIASES.get(str(given), given) != of_scheduler:
         raise ParamsError(
             f"kind: found {shown(given)} with a scheduler whose prediction_type is {of_scheduler}; leave one of them out, or pass "
             "indm.Tabulated(scheduler.alphas_cumprod) as sde"
@@ -239,7 +239,12 @@ def _conditions(conditions: Tensor | ArrayLike | None, count: int) -> Tensor | N
     """Return labels or context as a tensor, if there is one for each image."""
     if conditions is None:
         return None
-    found = torch.as_tensor(conditions)
+    try:
+        found = torch.as_tensor(conditions).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"conditions: found {shown(conditions)}, expected numbers, one for each of {count} images, (N, *)"
+        ) from error
     if not found.dim() or len(found) != count:
         raise DataError(
             f"conditions: found shape {tuple(found.shape)}, expected one for each of {count} images, (N, *)"
@@ -285,17 +290,13 @@ def _hash(values: Tensor | None) -> str | None:
     """Return the SHA-256 of the bytes of a tensor, whose shape and type are in the report."""
     if values is None:
         return None
-    return hashlib.sha256(np.ascontiguousarray(values.cpu().numpy()).tobytes()).hexdigest()
+    return hashlib.sha256(values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def _steps(evaluator: Evaluator, table: Columns, settings: Settings) -> StepBounds | None:
     """Return the bounds of T steps, if they are asked for."""
     if settings.steps is None:
         return None
-    if isinstance(evaluator.data, Levels) and evaluator.data.places is None:
-        raise ParamsError(
-            f"steps: found {settings.steps} with a data_range for each channel, expected one range for all"
-        )
     images = evaluator.steps(settings.steps)
     return StepBounds(images, table["nelbo"], settings.steps, settings.eps, settings.grid)
 
@@ -310,6 +311,10 @@ def _data(images: Tensor | ArrayLike, settings: Settings) -> Data:
         check_count(pixels, settings.levels)
         ends = range_tensors(settings.data_range, tuple(pixels.shape[1:]))
         data = Levels(pixels, settings.levels, ends, settings.grid)
+        if settings.steps is not None and data.places is None:
+            raise ParamsError(
+                f"steps: found {settings.steps} with a data_range for each channel, expected one range for all"
+            )
     if settings.control == "cosine" and not _are_square(data):
         found = (len(data), *data.shape)
         raise ParamsError(f"control: found 'cosine' for images {found}, expected pixels, or images (N, C, S, S)")

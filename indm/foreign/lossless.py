@@ -29,16 +29,13 @@ from indm.foreign.kinds import Grid
 MOST_LEVELS = 256
 
 
-def places(level: Tensor, levels: int, centered: bool, grid: Grid) -> Tensor:
-    r"""Return the places of levels in data, of the shape and type of ``level``, which has no unit.
+def places(level: Tensor, levels: int, grid: Grid) -> Tensor:
+    r"""Return the places of levels in data of the range [0, 1], of the shape and type of ``level``, which has no unit.
 
-    .. math:: x_v = \frac{2 v}{L - 1} - 1 \;\text{(ends, as DDPM)} \quad\text{or}\quad
-        x_v = 2\,\frac{v + 1/2}{L} - 1 \;\text{(centres, as VDM, and as the cells of dequantised levels)}
-
-    or :math:`(x_v + 1)/2` if not ``centered``.
+    .. math:: x_v = \frac{v}{L - 1} \;\text{(ends, as DDPM)} \quad\text{or}\quad
+        x_v = \frac{v + 1/2}{L} \;\text{(centres, as VDM, and as the cells of dequantised levels)}
     """
-    share = level.div(levels - 1) if grid == "ends" else (level + 0.5) / levels
-    return 2 * share - 1 if centered else share
+    return level.div(levels - 1) if grid == "ends" else (level + 0.5) / levels
 
 
 def ddpm_log_prob(pixels: Tensor, mean: Tensor, std: float | Tensor, grid: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from indm.diffusion.registered.ve import VE
 from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import SDE
-from indm.foreign.conventions import CONVENTIONS, COUNTED
+from indm.foreign.conventions import CONVENTIONS, COUNTED, own_second
 from indm.foreign.kinds import SECONDS
 from indm.foreign.tabulated import Tabulated, cosine_table
 
@@ -27,8 +27,8 @@ SCHEDULES: tuple[SDE, ...] = (
     VE(0.002, 80.0),
     Tabulated(cosine_table(1000)),
 )
-# Second arguments that stay within the steps of a table.
-WITHIN_A_TABLE = ("t", "t/999", "999*t", "1000*t-1", "1-t", "sigma", "alpha_bar")
+# Second arguments in [0, 1], which stay within any table.
+WITHIN_A_TABLE = ("t", "t/999", "1-t", "alpha_bar")
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,31 @@ class Reading:
         """Name the reading, and what it changes in the description besides the kind."""
         data = f" of data in {_interval(self.ends)}" if self.ends != described.ends else ""
         diffusion = f" under {self.sde}" if self.sde != described.sde else ""
-        second = f" with {self.second} as second argument" if self.second != described.second else ""
+        second = f" with {self._second} as second argument" if self.second != described.second else ""
         return f"{'-' if self.sign < 0 else ''}{self.kind}{data}{diffusion}{second}"
 
     def remedy(self, described: "Reading") -> str:
         """Tell which arguments change the description into this reading."""
         parts = {
             f"set the kind to {self.kind}": self.kind != described.kind,
-            self._range(): self.ends != described.ends,
+            self._range(described): self.ends != described.ends,
             f"set the sde to {self.sde}": self.sde != described.sde,
-            f"set second to '{self.second}'": self.second != described.second,
+            f"set second to '{self._second}'": self.second != described.second,
             "change the sign of the output": self.sign != described.sign,
         }
         return ", ".join(words for words, is_needed in parts.items() if is_needed)
 
-    def _range(self) -> str:
-        """Tell which argument sets the range."""
+    @property
+    def _second(self) -> str:
+        """The name of the second argument."""
+        return self.second or own_second(self.kind)
+
+    def _range(self, described: "Reading") -> str:
+        """Tell which argument sets the range: ``data_range`` takes the place of ``centered``."""
         known = {CENTRED: "set centered to True", UNIT: "set centered to False"}
-        return known.get(self.ends or CENTRED, f"set data_range to {_pair(self.ends)}")
+        if self.ends in known and described.ends in known:
+            return known[self.ends]
+        return f"set data_range to {_pair(self.ends)}"
 
     @property
     def call(self) -> tuple[Any, ...]:
@@ -125,13 +132,8 @@ def _calls(kind: str, sign: int, described: Reading, standardised: Ends | None) 
     if standardised is not None:
         yield Reading(kind, described.sde, standardised, sign, described.second)
     for second in (None, *SECONDS):
-        if second != described.second and not _is_own(kind, second):
+        if second not in (described.second, own_second(kind)):
             yield Reading(kind, described.sde, described.ends, sign, second)
-
-
-def _is_own(kind: str, second: str | None) -> bool:
-    """Return whether a second argument is only another name for the kind's own."""
-    return second == {"denoiser": "sigma/alpha"}.get(kind, "t")
 
 
 def _schedules(kind: str, described: Reading) -> list[SDE]:

@@ -12,7 +12,7 @@ import torch
 from indm.arguments import COUNT, SEED, Range, check_finite, check_number, find_device, shown
 from indm.diffusion.sde import SDE, T
 from indm.errors import DataError, ParamsError
-from indm.foreign.conventions import CONVENTIONS, find_second
+from indm.foreign.conventions import find_second, own_second
 from indm.foreign.kinds import ALIASES, GRIDS, KINDS, SECONDS, Grid
 from indm.foreign.levels import LEVELS
 
@@ -92,7 +92,7 @@ def _check_continuous(given: Settings) -> None:
     if given.levels is not None:
         return
     for name, expected in (("steps", None), ("centered", True), ("data_range", None)):
-        if (found := getattr(given, name)) != expected:
+        if (found := getattr(given, name)) is not expected:
             raise ParamsError(
                 f"{name}: found {shown(found)} with levels=None, expected {expected}, because continuous data are not scaled, and "
                 "have no decoder of levels"
@@ -106,8 +106,7 @@ def _second(second: Any, kind: str) -> str | None:
     if not isinstance(second, str) or find_second(second) is None:
         expected = ", ".join(SECONDS)
         raise ParamsError(f"second: found {shown(second)}, expected one of: {expected}; N*t, N*t-1 or (N*t).long()")
-    own = {CONVENTIONS["denoiser"].inputs: "sigma/alpha"}.get(CONVENTIONS[kind].inputs, "t")
-    return None if second == own else second
+    return None if second == own_second(kind) else second
 
 
 def _range(given: Settings) -> DataRange | None:
