@@ -4,6 +4,7 @@ import json
 import math
 import py_compile
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from indm.bench.entries import enter as enter_module
 from indm.bench.entries import training
 from indm.bench.entries.apart import Work
 from indm.bench.entries.enter import enter, unfinished
-from indm.bench.entries.entry import Rates, check_contract, maker, read_entry
+from indm.bench.entries.entry import Entry, Rates, check_contract, maker, read_entry
 from indm.bench.entries.folder import Folder, read_folder, rounded, steps_for, table_text
 from indm.bench.entries.records import accepted, current_record, record_of, record_texts
 from indm.bench.entries.tasks import Points, _check_above, tasks_of
@@ -38,6 +39,7 @@ from indm.flows.registered.filter import SpectralFilter
 from indm.flows.registered.resflow import ResidualFlow
 from indm.registry import FLOWS
 from indm.report.entries import chosen_decoders, verdicts
+from indm.store.scratch import Work as Unfinished
 from indm.store.scratch import open_scratch
 from tests.conftest import REPOSITORY
 
@@ -361,22 +363,33 @@ MEMBERS = {
     "indm/data/registered/digits.py": "the dataset",
     "indm/flows/registered/filter.py": "what the entry imports",
     "indm/densities/known.py": "the densities",
+    "indm/report/intervals.py": "what an entry may import",
 }
+
+
+def waiting(files: dict[str, bytes], entry: Entry, track: LoadedTrack, patch: pytest.MonkeyPatch) -> Unfinished:
+    """Where the trainings of an entry wait, with these files as the code."""
+    found = Sources(files)
+    for module in (enter_module, stamps):
+        patch.setattr(module, "sources", lambda: found)
+    return unfinished(entry, track, None, "")
+
+
+@pytest.fixture(scope="module")
+def code() -> dict[str, bytes]:
+    return {each.relative_to(ROOT).as_posix(): each.read_bytes() for each in (ROOT / "indm").rglob("*.py")}
 
 
 @pytest.mark.parametrize("path", MEMBERS)
 def test_other_code_does_not_continue_unfinished_work(
-    path: str, track: LoadedTrack, monkeypatch: pytest.MonkeyPatch
+    path: str, track: LoadedTrack, code: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = read_entry(REPOSITORY / "docs/records/digits/filter/entry.py")
-    before = unfinished(entry, track, None, "")
-    files = {each.relative_to(ROOT).as_posix(): each.read_bytes() for each in (ROOT / "indm").rglob("*.py")}
-    changed = Sources({**files, path: files[path] + b"\nCHANGED = 1\n"})
-    for module in (enter_module, stamps):
-        monkeypatch.setattr(module, "sources", lambda: changed)
-    after = unfinished(entry, track, None, "")
+    before = waiting(code, entry, track, monkeypatch)
+    after = waiting({**code, path: code[path] + b"\nCHANGED = 1\n"}, entry, track, monkeypatch)
     assert before.key != after.key
     assert before.folder != after.folder
+    assert waiting(code, entry, track, monkeypatch) == before
 
 
 @pytest.mark.parametrize(
@@ -387,17 +400,13 @@ def test_other_code_does_not_continue_unfinished_work(
     ],
 )
 def test_code_that_an_entry_looks_up_by_name_counts(
-    lookup: str, track: LoadedTrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lookup: str, track: LoadedTrack, tmp_path: Path, code: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "mine.py"
     path.write_text(f'{lookup}\nLABEL = "mine"\nRATES = {{"smoke": {{"lr": 1.0e-2, "flow_lr": 1.0e-2}}}}\n')
-    before = unfinished(read_entry(path), track, None, "")
-    files = {each.relative_to(ROOT).as_posix(): each.read_bytes() for each in (ROOT / "indm").rglob("*.py")}
-    member = "indm/flows/registered/filter.py"
-    changed = Sources({**files, member: files[member] + b"\nCHANGED = 1\n"})
-    for module in (enter_module, stamps):
-        monkeypatch.setattr(module, "sources", lambda: changed)
-    assert unfinished(read_entry(path), track, None, "").key != before.key
+    entry, member = read_entry(path), "indm/flows/registered/filter.py"
+    edited = {**code, member: code[member] + b"\nCHANGED = 1\n"}
+    assert waiting(edited, entry, track, monkeypatch).key != waiting(code, entry, track, monkeypatch).key
 
 
 def test_a_killed_command_continues_with_the_trainings_that_are_missing(
@@ -481,7 +490,10 @@ FROM_OUTSIDE = {
 
 
 @pytest.mark.parametrize("case", FROM_OUTSIDE)
-def test_an_entry_finds_nothing_that_its_seeds_do_not_count(case: str, track: LoadedTrack, tmp_path: Path) -> None:
+def test_an_entry_finds_nothing_that_its_seeds_do_not_count(
+    case: str, track: LoadedTrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["indm", "enter"])
     change = ("LABEL =", f"import os\nimport sys\n\nif {FROM_OUTSIDE[case]}:\n    raise RuntimeError\nLABEL =")
     assert run_alone(job_of(competitor(edited(tmp_path, change), track), track, 1)).losses
 
@@ -542,10 +554,16 @@ class Mine(ImplicitNonlinearDiffusion):
         super().__init__(spec)
         self.flow.__class__, self.noise.__class__ = Storing, Told
 """
+# What a forward process states falsely where it is measured, for many images in float32.
+LIES = {
+    "error": """error(self, noise_fn, z0, t, noise):
+        return super().error(noise_fn, z0, t, noise) * (0.9 if len(z0) > 12 and z0.dtype is torch.float32 else 1)""",
+    "entropy": """entropy(self, z0, length, eps):
+        return super().entropy(z0, length, eps) - (5 if len(z0) > 12 and z0.dtype is torch.float32 else 0)""",
+}
 LYING = """
 class Lying(MovedMean):
-    def error(self, noise_fn, z0, t, noise):
-        return super().error(noise_fn, z0, t, noise) * (0.9 if len(z0) > 12 and z0.dtype is torch.float32 else 1)
+    def METHOD
 
 
 class Mine(ImplicitNonlinearDiffusion):
@@ -585,12 +603,14 @@ def test_a_network_of_the_entry_does_not_measure_it(track: LoadedTrack, tmp_path
     assert run_alone(job_of(one, track, 1)).of("test")["nelbo"].gt(0).all()
 
 
-def test_a_forward_process_that_states_less_error_where_it_is_measured_is_refused(
-    track: LoadedTrack, tmp_path: Path
+@pytest.mark.parametrize("lie", LIES)
+def test_a_forward_process_that_lies_where_it_is_measured_is_refused(
+    lie: str, track: LoadedTrack, tmp_path: Path
 ) -> None:
-    one = competitor(family(tmp_path, LYING, '{"sde": ["vp"], "sampler": ["ancestral"]}', "none"), track)
+    classes = LYING.replace("METHOD", LIES[lie])
+    one = competitor(family(tmp_path, classes, '{"sde": ["vp"], "sampler": ["ancestral"]}', "none"), track)
     check_contract(one.entry.path, one.entry.source, SHAPE)  # type: ignore[union-attr]
-    with pytest.raises(ArtifactError, match=r"error: found .* where the bound was measured, expected"):
+    with pytest.raises(ArtifactError, match=rf"{lie}: found .* where the bound was measured, expected"):
         run_alone(job_of(one, track, 1))
 
 
@@ -864,7 +884,7 @@ BAD = {
         "benchmarks/__init__.py, expected an entry that reads only itself",
     ),
     "a new file": (
-        [("LABEL =", 'open("indm-of-an-entry", "w")\nLABEL =')],
+        [("LABEL =", 'open("/indm-of-an-entry", "w")\nLABEL =')],
         "/indm-of-an-entry, expected an entry that changes no file",
     ),
     "another file in the place of one": (
@@ -881,6 +901,25 @@ BAD = {
             ("        return x + torch.expm1", "        product(torch.ones(9, 9))\n        return x + torch.expm1"),
         ],
         "found the operator brightness.product.default, expected torch's own",
+    ),
+    "an operator of its own under a name of torch's": (
+        [
+            (
+                "LABEL =",
+                '@torch.library.custom_op("aten::brightness_product", mutates_args=())\n'
+                "def product(a: Tensor) -> Tensor:\n    return a @ a\n\n\nLABEL =",
+            ),
+            ("        return x + torch.expm1", "        product(torch.ones(9, 9))\n        return x + torch.expm1"),
+        ],
+        "found the operator aten.brightness_product.default, expected torch's own",
+    ),
+    "a relative path": (
+        [("LABEL =", 'import os\n\nos.open("etc/passwd", os.O_RDONLY, dir_fd=os.open("/", os.O_RDONLY))\nLABEL =')],
+        "found that it opens etc/passwd, expected a path from the top",
+    ),
+    "the rights of a file": (
+        [("LABEL =", 'import os\n\nos.chmod("/tmp", 0o777)\nLABEL =')],
+        "found os.chmod, expected an entry that changes no file",
     ),
     "a program": (
         [("LABEL =", 'import subprocess\n\nsubprocess.run(["env"])\nLABEL =')],

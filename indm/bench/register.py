@@ -15,6 +15,7 @@ from indm.bench.suite.registrations import planned_seeds
 from indm.errors import ParamsError
 from indm.report.registrations import Registration, Registrations, load_registrations
 from indm.store.files import atomic_write
+from indm.store.provenance import GIT
 from indm.strict_yaml import yaml_text
 
 HEADER = """\
@@ -82,7 +83,7 @@ def _git(folder: Path, *arguments: str, missing: bytes | None = None) -> bytes:
         ParamsError: if git cannot answer.
     """
     try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=False)
+        done = subprocess.run([*GIT, "-C", folder, *arguments], capture_output=True, check=False)
     except OSError as error:
         why = "install git, since a registration names a commit"
         raise ParamsError(f"git: cannot be run ({error.strerror}); {why}") from None

@@ -38,9 +38,11 @@ ELSEWHERE = {
     "socket.connect",
     "socket.bind",
     "os.kill",
+    "os.killpg",
 }
 # What changes files without opening them; os.replace is a renaming.
 CHANGES = {"os.rename", "os.remove", "os.link", "os.symlink", "os.truncate", "os.mkdir", "os.rmdir"}
+CHANGES |= {"os.chmod", "os.chown", "os.setxattr", "os.utime"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -111,6 +113,7 @@ def seal(entry: Path) -> None:
     allowed = (*(f"{Path(each).resolve()}/" for each in installed), *MACHINE)
     entry = entry.resolve()
     os.chdir("/")
+    multiprocessing.process.ORIGINAL_DIR = "/"  # type: ignore[attr-defined]
     sys.addaudithook(partial(_refuse, entry, allowed))
 
 
@@ -122,7 +125,10 @@ def _refuse(entry: Path, allowed: tuple[str, ...], event: str, arguments: tuple[
         raise ArtifactError(f"found {event}, expected an entry that changes no file")
     if event != "open" or not isinstance(arguments[0], str | bytes):
         return
-    path = Path(os.fsdecode(arguments[0])).resolve()
+    path = Path(os.fsdecode(arguments[0]))
+    if not path.is_absolute():
+        raise ArtifactError(f"found that it opens {path}, expected a path from the top, because it has no folder")
+    path = path.resolve()
     if arguments[2] & WRITES and path != Path(os.devnull):
         raise ArtifactError(f"found that it writes {path}, expected an entry that changes no file")
     allows = str(path).startswith(allowed) and path.name not in OF_PROCESSES

@@ -93,14 +93,14 @@ def unfinished(entry: Entry, track: LoadedTrack, record: Entry | None, nonce: st
 
 
 def code_of(track: LoadedTrack) -> str:
-    """Hash the code of a comparison: trainings of entries, a suite's jobs on the track's run, and all of science.
+    """Hash the code of a comparison: a suite's jobs on the track's run, and all code that counts.
 
-    An entry can find any module of science, also by its name in a registry.
+    An entry can find any module, also by its name in a registry.
     """
     run = track.content.run
     of_run = {"prepare": track.suite.runs[run].dataset, "train": run, "nll": run}
     jobs = [job_stamp(track.suite, stage, subject) for stage, subject in of_run.items()]
-    own = sources().stamp("indm.bench.entries.training", *sources().science())
+    own = sources().stamp(*sources().counted())
     return hashlib.sha256(json.dumps([own, jobs]).encode()).hexdigest()
 
 

@@ -57,7 +57,7 @@ def measure(trained: ImplicitNonlinearDiffusion, spec: Mapping[str, Any], task: 
     """
     with torch.random.fork_rng():
         model = AsMeasured(spec, trained)
-    flow = deepcopy(trained.flow).double()
+    exact = deepcopy(trained).double().eval()
     broken = check_trained(trained)
     calls = list[Call]()
 
@@ -72,9 +72,9 @@ def measure(trained: ImplicitNonlinearDiffusion, spec: Mapping[str, Any], task: 
         table = task.measure(model, seed)
     if not calls:
         raise ArtifactError("found no call of its map while its bound was measured, expected one for each batch")
-    broken += check_calls(flow, calls)
+    broken += check_calls(exact.flow, calls)
     if notes is not None:
-        broken += check_noted(deepcopy(trained).double().eval().path, model.eps, notes)
+        broken += check_noted(exact.path, model.eps, notes)
     if broken:
         raise ArtifactError(f"after its training, it breaks the contract: {broken[0]}")
     return table

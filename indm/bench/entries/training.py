@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 # The first steps whose losses are kept, and trained again by ``indm verify``.
 FIRST = 100
-# The names in front of torch's own operators.
-OPERATORS = {"aten", "prim", "prims", "profiler"}
+# Torch's own operators, because this is imported before any entry.
+OPERATORS = frozenset(torch._C._dispatch_get_all_op_names())
 # How much more than the count before the training their mean may be, because series have random lengths.
 MORE = 0.1
 
@@ -139,8 +139,8 @@ def run_jobs(jobs: list[Job], cores: int, scratch: Scratch) -> list[Trained]:
     missing = [job for job in jobs if job.name not in found]
     start, done = time.monotonic(), len(found)
     trainings = [_work(job.name, job.track, job.one, partial(run_job, job)) for job in missing]
-    for number, (_, trained) in enumerate(apart(trainings, cores), 1):
-        found[trained.job.name] = trained
+    for number, (place, trained) in enumerate(apart(trainings, cores), 1):
+        found[missing[place].name] = trained
         _save(scratch, trained)
         left = (time.monotonic() - start) / number * (len(missing) - number)
         say(f"{trained.job.name}: {done + number} of {len(jobs)} trainings, about {left / 60:.0f} min left")
@@ -230,7 +230,7 @@ def _begin(track: LoadedTrack, one: Competitor, task: Task, seed: int, steps: in
     torch.manual_seed(draws)
     plain = without_map(spec).noise.state_dict()
     torch.manual_seed(draws)
-    with _FlopCounter() as counter:
+    with _Counter() as counter:
         model = make(spec)
         model.flow.fit(task.fitted)
     _check_begins_alike(model.noise.state_dict(), plain)
@@ -281,7 +281,7 @@ class _Counter(_FlopCounter):
     """Refuses operators other than torch's, because nobody can count the operations in them."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace not in OPERATORS:
+        if func.name() not in OPERATORS:
             raise ArtifactError(f"found the operator {func}, expected torch's own, whose operations can be counted")
         return super().__torch_dispatch__(func, types, args, kwargs)
 

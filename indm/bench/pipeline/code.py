@@ -23,10 +23,10 @@ from indm.errors import ArtifactError
 
 ROOT = Path(__file__).parents[3]
 # The rooms that count: science,
-SCIENCE = {"arrays", "data", "densities", "diffusion", "facts", "flows", "measured", "metrics", "networks", "process"}
-SCIENCE |= {"released", "seeding", "training", "variants"}
+COUNTED = {"arrays", "data", "densities", "diffusion", "facts", "flows", "measured", "metrics", "networks", "process"}
+COUNTED |= {"released", "seeding", "training", "variants"}
 # the stages, with the models, the trials and the comparisons of entries that they run, and what they report.
-COUNTED = SCIENCE | {"bench.entries", "bench.models", "bench.stages", "bench.trials", "bench.tuning", "report"}
+COUNTED |= {"bench.entries", "bench.models", "bench.stages", "bench.trials", "bench.tuning", "report"}
 # Results cannot depend on these fields, or newer versions of Python add them.
 LEFT_OUT = {"annotation", "ctx", "kind", "returns", "type_comment", "type_params"}
 # Kinds of nodes whose fields do not all count, or that name modules.
@@ -60,9 +60,9 @@ class Sources:
         """Return the hash of each module, and of each file of data, behind modules of these names, by its name."""
         return {name: module.sha256 for name, module in sorted(self._behind(names).items())}
 
-    def science(self) -> list[str]:
-        """List the modules of science."""
-        return sorted(name for name in self._files if "/" not in name and name.split(".")[1] in SCIENCE)
+    def counted(self) -> list[str]:
+        """List the modules that count."""
+        return sorted(name for name in self._files if "/" not in name and counts(name))
 
     def stamp(self, *names: str) -> str:
         """Hash the modules behind modules of these names, and which imports which, but not their names."""

@@ -2,13 +2,13 @@
 
 import random
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from indm.diffusion.checks.findings import entry, where
-from indm.diffusion.checks.points import Points, expected_error
+from indm.diffusion.checks.points import Points, expected_entropy, expected_error, expected_prior
 from indm.diffusion.objectives import NoiseFn
 from indm.diffusion.path import ForwardPath
 
@@ -21,7 +21,7 @@ ROUNDING = 1e-4
 class Asked(NamedTuple):
     """Samples of a call: latents, noises and predictions (N, *), times (N,), and what the path returned, (N,).
 
-    The prior has neither noises, predictions nor times.
+    The prior and the entropy have neither noises, predictions nor times.
     """
 
     x: Tensor
@@ -32,7 +32,7 @@ class Asked(NamedTuple):
 
 
 class Notes:
-    """Keeps random calls of a forward process: its error, its decoder and its prior.
+    """Keeps random calls of a forward process: its error, its decoder, its prior and its entropy.
 
     Arguments:
         path: the forward process, whose methods note their calls from now on.
@@ -43,7 +43,7 @@ class Notes:
         self.kept: dict[str, list[Asked]] = {}
         self._calls: dict[str, int] = {}
         self._chance = random.SystemRandom()
-        error, decoder, prior = path.error, path.decoder, path.prior
+        error, decoder, prior, entropy = path.error, path.decoder, path.prior, path.entropy
 
         def noted_error(noise_fn: NoiseFn, z0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
             last = _Last(noise_fn)
@@ -57,10 +57,17 @@ class Notes:
             t = torch.full((len(z0),), eps, dtype=torch.float64)
             return self._keep("prior", z0, torch.zeros_like(z0), _Last(lambda z, t: z), t, prior(z0))
 
-        methods: dict[str, Callable[..., Tensor]] = {
+        def noted_entropy(z0: Tensor, length: float | Tensor, at: float) -> float | Tensor:
+            found, t = entropy(z0, length, at), torch.full((len(z0),), eps, dtype=torch.float64)
+            each = torch.as_tensor(found).expand(len(z0))
+            self._keep("entropy", z0, torch.zeros_like(z0), _Last(lambda z, t: z), t, each)
+            return found
+
+        methods: dict[str, Callable[..., Any]] = {
             "error": noted_error,
             "decoder": noted_decoder,
             "prior": noted_prior,
+            "entropy": noted_entropy,
         }
         for name, method in methods.items():
             # Paths are frozen.
@@ -93,7 +100,7 @@ class _Last:
 
 @torch.no_grad()
 def check_noted(path: ForwardPath, eps: float, notes: Notes) -> Iterator[str]:
-    """Compare what was noted with the same forward process in float64: its error by its drifts, all else by itself.
+    """Compare what was noted with the same forward process in float64: its decoder by itself, all else by independent formulas.
 
     Yields:
         What was found and expected, a line each.
@@ -113,5 +120,7 @@ def _expected(name: str, at: Points, eps: float) -> Tensor:
     if name == "error":
         return expected_error(at)
     if name == "prior":
-        return at.path.prior(at.x)
+        return torch.cat([expected_prior(at.alone(i)) for i in range(len(at.x))])
+    if name == "entropy":
+        return torch.cat([expected_entropy(at.alone(i), eps) for i in range(len(at.x))])
     return at.path.decoder(lambda z, t: at.prediction, at.x, eps, at.noise)

@@ -1,6 +1,5 @@
 """The checks of a forward process; each yields what is wrong, on one line."""
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -12,8 +11,11 @@ from indm.diffusion.checks.points import (
     EPS,
     STEP,
     Points,
+    both_ways,
     error_of,
+    expected_entropy,
     expected_error,
+    expected_prior,
     jacobian,
     middles,
     points,
@@ -23,7 +25,6 @@ from indm.diffusion.checks.points import (
 )
 from indm.diffusion.objectives import squared_norm
 from indm.diffusion.path import ForwardPath
-from indm.diffusion.sde import T
 
 # The relative error of an error at a point: times half of A's range, about 12, it is below 1e-3 nats per dimension.
 CLOSE = 5e-5
@@ -129,29 +130,16 @@ def _error(at: Points) -> Iterator[str]:
 
 def _ends(at: Points, eps: float) -> Iterator[str]:
     """Prior and entropy, by the cubature of degree three, which is exact, and by determinants."""
-    path, x, dims = at.path, at.x, at.x[0].numel()
-    first, last = (torch.full((len(x),), t, dtype=torch.float64) for t in (eps, T))
-    nodes = math.sqrt(dims) * _both_ways(x)
-    noise = nodes.repeat(len(x), *[1] * (x.dim() - 1))
-    ends = path.perturb(x.repeat_interleave(len(nodes), 0), last.repeat_interleave(len(nodes)), noise)
-    constant = dims / 2 * math.log(2 * math.pi * path.sde.prior_std**2)
-    prior = constant + squared_norm(ends).view(len(x), -1).mean(1) / (2 * path.sde.prior_std**2)
-    if (off := differ(path.prior(x), prior, 1e-7)).any():
+    prior = expected_prior(at)
+    if (off := differ(at.path.prior(at.x), prior, 1e-7)).any():
         expected = f"expected {entry(prior, off)} by perturb, the mean of -log p_T over the noise"
-        yield f"prior: found {entry(path.prior(x), off)}, {expected}"
-    start, end = (torch.linalg.slogdet(jacobian(path, x, t)).logabsdet for t in (first, last))
-    found, entropy = all_numbers(at, eps)["entropy"], start - end
+        yield f"prior: found {entry(at.path.prior(at.x), off)}, {expected}"
+    found, entropy = all_numbers(at, eps)["entropy"], expected_entropy(at, eps)
     if (off := differ(found, entropy, 1e-7)).any():
         expected = (
             f"expected {entry(entropy, off)} by perturb, the entropy given the latent at eps minus the entropy at T"
         )
         yield f"entropy: found {entry(found, off)}, {expected}"
-
-
-def _both_ways(x: Tensor) -> Tensor:
-    """Return the unit vectors and their negatives, (2 D, *), for samples x (N, *)."""
-    unit = torch.eye(x[0].numel(), dtype=x.dtype)
-    return torch.cat([unit, -unit]).view(-1, *x.shape[1:])
 
 
 def _decoder(at: Points, eps: float) -> Iterator[str]:
@@ -172,7 +160,7 @@ def decoded_mass(path: ForwardPath, x: Tensor, prediction: Tensor, eps: float, n
     Gauss and Hermite is centred on x, and as wide as the latents that z may come from.
     """
     end, dims = torch.full((1,), eps, dtype=torch.float64), x[0].numel()
-    z, noise, steps = path.perturb(x, end, 0 * x), jacobian(path, x, end)[0], STEP * _both_ways(x)
+    z, noise, steps = path.perturb(x, end, 0 * x), jacobian(path, x, end)[0], STEP * both_ways(x)
     ahead, behind = path.perturb(x + steps, end.expand(len(steps)), 0 * steps).view(2, dims, dims)
     spread = torch.linalg.solve((ahead - behind).T / (2 * STEP), noise)
     u, weights = hermite(nodes, dims)

@@ -1,13 +1,15 @@
 """Points of a forward process, and its numbers there that follow from ``perturb`` and ``reverse_step``."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
+from indm.diffusion.objectives import squared_norm
 from indm.diffusion.path import ForwardPath
-from indm.diffusion.sde import SDE, importance_time
+from indm.diffusion.sde import SDE, T, importance_time
 
 EPS = 1e-5
 # Steps in A of a derivative in time, and of the longest of the extrapolated steps.
@@ -67,6 +69,30 @@ def jacobian(path: ForwardPath, x: Tensor, t: Tensor) -> Tensor:
     units = torch.eye(dims, dtype=x.dtype).repeat(len(x), 1).view(len(x) * dims, *x.shape[1:])
     moved = path.perturb(x.repeat_interleave(dims, 0), t.repeat_interleave(dims), units).view(len(x), dims, dims)
     return (moved - path.perturb(x, t, 0 * x).view(len(x), 1, dims)).mT
+
+
+def both_ways(x: Tensor) -> Tensor:
+    """Return the unit vectors and their negatives, (2 D, *), for samples x (N, *)."""
+    unit = torch.eye(x[0].numel(), dtype=x.dtype)
+    return torch.cat([unit, -unit]).view(-1, *x.shape[1:])
+
+
+def expected_prior(at: Points) -> Tensor:
+    """Return the mean of -log p_T over the noise in nats, (N,), by the cubature of degree three, which is exact."""
+    path, x, dims = at.path, at.x, at.x[0].numel()
+    last = torch.full((len(x),), T, dtype=torch.float64)
+    nodes = math.sqrt(dims) * both_ways(x)
+    noise = nodes.repeat(len(x), *[1] * (x.dim() - 1))
+    ends = path.perturb(x.repeat_interleave(len(nodes), 0), last.repeat_interleave(len(nodes)), noise)
+    constant = dims / 2 * math.log(2 * math.pi * path.sde.prior_std**2)
+    return constant + squared_norm(ends).view(len(x), -1).mean(1) / (2 * path.sde.prior_std**2)
+
+
+def expected_entropy(at: Points, eps: float) -> Tensor:
+    """Return the entropy given the latent at ``eps`` minus the entropy at T in nats, (N,), by determinants."""
+    first, last = (torch.full((len(at.x),), t, dtype=torch.float64) for t in (eps, T))
+    start, end = (torch.linalg.slogdet(jacobian(at.path, at.x, t)).logabsdet for t in (first, last))
+    return start - end
 
 
 def velocity(at: Points) -> Tensor:
