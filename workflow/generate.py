@@ -115,7 +115,7 @@ def records_text(root: Path) -> dict[Path, str]:
 def readme_text(root: Path) -> dict[Path, str]:
     """Return the evidence, README.md and its figures, and the pages of results and weights; empty if no suite is published."""
     published, readme, weights = root / "docs/results", root / "README.md", root / "docs/library.md"
-    glossary = root / "docs/glossary.md"
+    glossary, form = root / "docs/glossary.md", root / "docs/closed-form.md"
     if not published.is_dir():
         return {}
     # Imported here: pandas and Matplotlib are slow to import.
@@ -132,6 +132,7 @@ def readme_text(root: Path) -> dict[Path, str]:
         with_weights,
     )
     from docs.claims_table import with_claims
+    from docs.closed_form import with_closed_form
     from docs.ladder import draw_ladder
     from docs.multiples import draw_multiples, with_multiples
     from docs.report import with_report
@@ -164,6 +165,7 @@ def readme_text(root: Path) -> dict[Path, str]:
         ),
         **{at: with_answers(at.read_text(encoding="utf-8"), published, name) for name, at in datasets.items()},
         known: with_densities(known.read_text(encoding="utf-8"), published),
+        form: with_closed_form(form.read_text(encoding="utf-8"), published),
         report: with_report(report.read_text(encoding="utf-8"), published, root / "params"),
         glossary: replace_block(glossary.read_text(encoding="utf-8"), "models", models_table(), str(glossary)),
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
