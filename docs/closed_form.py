@@ -115,8 +115,8 @@ def loss(variances: Tensor, prediction: Prediction, sde: SDE, eps: float = EPS) 
         sde: the linear diffusion.
         eps: smallest time.
     """
-    ends = sde.antiderivative(torch.tensor([eps, 1.0], dtype=torch.float64))
-    a = torch.linspace(*ends.tolist(), POINTS, dtype=torch.float64)
+    first, last = sde.antiderivative(torch.tensor([eps, 1.0], dtype=torch.float64)).tolist()
+    a = torch.linspace(first, last, POINTS, dtype=torch.float64)
     alpha, sigma = sde.alpha(sde.time(a))[:, None], sde.sigma(sde.time(a))[:, None]
     at = alpha**2 * variances.flatten() + sigma**2
     if prediction == "noise":
