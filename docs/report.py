@@ -163,7 +163,15 @@ SUITES = (
     "celeba64-6000",
 )
 # The suites whose notes of registration have forecasts, by the names of their blocks.
-FORECAST = {"maps": "cifar10-maps", "celeba": "celeba64-6000"}
+FORECAST = {
+    "maps": "cifar10-maps",
+    "celeba": "celeba64-6000",
+    "precondition": "cifar10-precondition",
+    "length": "cifar10-length",
+    "fashion_filters": "fashion-filters",
+    "digits_filters": "digits-filters",
+    "exponents": "cifar10-exponents-v",
+}
 # A forecast in a note: what is compared, the mean, the ends of its interval, and the verdict.
 NUMBER = r"(-?\d+\.\d+)"
 HALF_WIDTHS = re.compile(rf"Half-widths of {NUMBER} to {NUMBER} are expected")
@@ -175,6 +183,21 @@ COMPARED = {
     "fixed filter over none": Asked("fixed filter over no map", "better-nelbo-fixed-filter", STEPS),
     "fixed filter over the learned curve and filter": Asked(
         "fixed filter over the learned curve and filter", "better-nelbo-fixed-over-learned", STEPS
+    ),
+    "network that knows the spectrum over none": Asked(
+        "network that knows the spectrum over no map", "better-nelbo-preconditioned", STEPS
+    ),
+    "that network over the fixed filter": Asked(
+        "network that knows the spectrum over the fixed filter", "better-nelbo-preconditioned-over-filter", STEPS
+    ),
+    "filter and that network over that network": Asked(
+        "both over the network that knows the spectrum", "better-nelbo-filter-with-preconditioned", STEPS
+    ),
+    "v behind exponent 0.35 over v behind 0.15": Asked(
+        "v behind exponent 0.35 over v behind 0.15", "better-nelbo-whiter-for-v", STEPS
+    ),
+    "v behind 0.35 over noise behind 0.15": Asked(
+        "v behind exponent 0.35 over noise behind 0.15", "better-nelbo-v-at-its-exponent", STEPS
     ),
 }
 
@@ -203,7 +226,7 @@ def with_report(page: str, published: Path, params: Path) -> str:
     """
     if not all(is_finished(published, name) for name in {*SUITES} - {*FORECAST.values()}):
         return page
-    suites = {name: load_suite(params / f"{name}.yaml") for name in {*SUITES, *LADDER}}
+    suites = {name: load_suite(params / f"{name}.yaml") for name in {*SUITES, *LADDER, *FORECAST.values()}}
     registered = load_registrations(params / "registrations.yaml").suites
     blocks = {
         "registered": _registered(published, suites, registered),
@@ -262,10 +285,10 @@ def _range(numbers: Iterable[int]) -> str:
 
 
 def _steps(suite: Suite) -> str:
-    """Write the steps of INDM's training, by objective if they differ; on known densities, of both lengths."""
+    """Write the steps of INDM's training, else of the first run's, by objective if they differ; on known densities, of both lengths."""
     if suite.toy2d.datasets:
         return " and ".join(f"{length.steps:,}" for length in suite.toy2d.lengths.values())
-    plain = [run for run in suite.runs.values() if (run.model, run.variant) == FLOW]
+    plain = [run for run in suite.runs.values() if (run.model, run.variant) == FLOW] or [*suite.runs.values()][:1]
     found = {run.objective: run.train.steps or suite.train.steps for run in plain}
     if len({*found.values()}) == 1:
         return f"{next(iter(found.values())):,}"
@@ -409,26 +432,21 @@ def _pending(published: Path, suite: Suite, registration: Registration) -> str:
     ]
     found = table(("lead in NELBO, bits/dim", "forecast", "found", "within the forecast"), rows)
     told = f"State: {state}; registered on {registration.date} in commit {registration.commit[:8]}."
-    return fill(f"{told} {_size(suite, registration)} {_precision(registration.note)}", 120) + f"\n\n{found}"
+    return fill(f"{told} {_size(suite, registration)}{_precision(registration.note)}", 120) + f"\n\n{found}"
 
 
 def _size(suite: Suite, registration: Registration) -> str:
     """Write what a suite was registered to train, and on what it measures the bound."""
     models = f"{len(registration.seeds)} models with {_range(map(len, registration.seeds.values()))} seeds each"
     trained = f"{models}, {_steps(suite)} steps of {suite.train.batch_size} images"
-    measured = f"NELBO on {suite.nll.images} test images with {suite.nll.time_draws} time draws each"
-    return f"{trained}; {measured}; the decoder by {suite.curve.images} validation images."
+    measured = f"NELBO on {suite.nll.images or 'all'} test images with {suite.nll.time_draws} time draws each"
+    return f"{trained}; {measured}; the decoder by {suite.curve.images or 'all'} validation images."
 
 
 def _precision(note: str) -> str:
-    """Write the half-widths that a registration expects.
-
-    Raises:
-        ArtifactError: if it expects none.
-    """
-    if not (found := HALF_WIDTHS.search(note)):
-        raise ArtifactError(f"params/registrations.yaml: no expected half-widths to read in {note!r}")
-    return f"Half-widths of {found[1]} to {found[2]} bits/dim were expected."
+    """Write the half-widths that a registration expects, if it says them."""
+    found = HALF_WIDTHS.search(note)
+    return f" Half-widths of {found[1]} to {found[2]} bits/dim were expected." if found else ""
 
 
 def _three(it: Predicted) -> str:
