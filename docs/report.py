@@ -285,7 +285,7 @@ def _range(numbers: Iterable[int]) -> str:
 
 
 def _steps(suite: Suite) -> str:
-    """Write the steps of INDM's training, else of the first run's, by objective if they differ; on known densities, of both lengths."""
+    """Write the steps of INDM's training, else of the first run, by objective; on known densities, of both lengths."""
     if suite.toy2d.datasets:
         return " and ".join(f"{length.steps:,}" for length in suite.toy2d.lengths.values())
     plain = [run for run in suite.runs.values() if (run.model, run.variant) == FLOW] or [*suite.runs.values()][:1]
