@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 WIDTH = 100
 # Exit code of a command that could not do its work; as with diff, 1 means that there are differences.
 FAILED = {"compare": 2}
+# How much a word must look like a command to be taken for its misspelling, from 0 to 1.
+SIMILAR = 0.75
 
 
 def console() -> "Console":
@@ -46,37 +49,64 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-class SuiteOption(click.Option):
-    """A suite with ``-s``, which may also be the first bare word of the command; if needed, one of them is required."""
+class WordOption(click.Option):
+    """An option that may also be a bare word of the command; if needed, one of them is required.
 
-    def __init__(self, *arguments: Any, needed: bool = False, **options: Any) -> None:
+    Arguments:
+        word: the name of the argument that is the bare word.
+        needed: whether one of them is required.
+    """
+
+    def __init__(self, *arguments: Any, word: str, needed: bool = False, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.needed = needed
+        self.word, self.needed = word, needed
 
     def handle_parse_result(
         self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
     ) -> tuple[Any, list[str]]:
-        """Take the bare word, which is the argument ``suite``, if there is no option."""
-        name, word = str(self.name), opts.get("suite")
+        """Take the bare word if there is no option."""
+        name, word = str(self.name), opts.get(self.word)
         # Releases of click differ in what stands for an absent word.
         given = {name: word} if isinstance(word, str) else {}
         if given and name in opts:
-            raise click.UsageError(f"found two suites, {word} and --suite, expected one", ctx)
+            raise click.UsageError(f"found {word!r} and {self.opts[-1]}, expected one of them", ctx)
         if self.needed and not given and name not in opts:
-            raise click.UsageError("Missing argument 'SUITE'.", ctx)
+            raise click.UsageError(f"Missing argument {self.metavar!r}.", ctx)
         return super().handle_parse_result(ctx, {**opts, **given}, args)
 
 
 class Commands(click.Group):
-    """The subcommands, by the titles of their sections; an error that a user can meet is reported on one line."""
+    """The subcommands, by the titles of their sections; an error that a user can meet is reported on one line.
 
-    def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]], **options: Any) -> None:
+    Arguments:
+        sections: the names of the listed commands, by section.
+        leads: what to type in place of words that are no commands.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        sections: Mapping[str, Sequence[str]],
+        leads: Mapping[str, str],
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
-        self.sections = sections
+        self.sections, self.leads = sections, leads
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; lead on from a word that is none, but never to a command that only looks like it a little."""
+        word = args[0]
+        if word not in self.commands and word[:1].isalnum():
+            close = get_close_matches(word, [*self.commands, *self.leads], n=1, cutoff=SIMILAR)
+            lead = "".join(f"; did you mean indm {self.leads.get(name, name)}?" for name in close)
+            ctx.fail(f"No such command {word!r}{lead}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List them by section."""
-        width = max(map(len, self.commands))
+        width = max(len(name) for listed in self.sections.values() for name in listed)
         for section, listed in self.sections.items():
             with formatter.section(section):
                 limit = formatter.width - width - 6

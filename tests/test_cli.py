@@ -66,7 +66,7 @@ def test_python_m_indm() -> None:
         (["train", "params/absent.yaml", "--run", RUN], "params/absent.yaml: no such suite"),
         (["train", SMOKE, "--run", RUN], "train.npy: missing; run the stage that writes it"),
         (["claims", SMOKE], "values.csv: missing; run the stage that writes it"),
-        (["show", "digits"], "fid.csv: missing; .* snakemake --cores all --config suite=digits"),
+        (["show", "digits"], "fid.csv: missing; .* indm run digits"),
     ],
 )
 def test_error_is_one_line_and_the_exit_code_is_not_zero(tmp_path: Path, arguments: list[str], words: str) -> None:
@@ -268,7 +268,7 @@ def test_a_suite_is_a_word_or_an_option(monkeypatch: pytest.MonkeyPatch) -> None
     for arguments in (("digits-search",), ("--suite", "digits-search"), ("-s", "params/digits-search.yaml")):
         assert call("validate", *arguments).exit_code == 0
     assert "Missing argument 'SUITE'" in call("validate").output
-    assert "found two suites" in call("validate", "smoke", "--suite", "digits").output
+    assert "found 'smoke' and --suite, expected one of them" in call("validate", "smoke", "--suite", "digits").output
     for suite in ("nope", "params/nope.yaml"):
         assert "params/nope.yaml: no such suite" in call("validate", "--suite", suite).output
 
@@ -283,6 +283,8 @@ def test_every_command_and_stage_takes_a_suite_as_its_first_word(monkeypatch: py
             f"params/digits.yaml: found no job of stage {stage} for run"
             in call(stage, "digits", "--run", "absent").output
         )
+        assert call(stage, "digits", "absent").output == call(stage, "digits", "--run", "absent").output
+        assert "Missing argument 'RUN'." in call(stage, "digits").output
     assert "did you mean digits?" in call("show", "digts").output
 
 
@@ -294,10 +296,18 @@ def test_why_takes_a_suite_a_stage_or_both(monkeypatch: pytest.MonkeyPatch, tmp_
     assert "found 'digits tune nll'" in call("why", "digits", "tune", "nll").output
 
 
+def make_folder(folder: Path) -> None:
+    """Write what ``indm run`` looks for."""
+    (folder / "Snakefile").touch()
+    (folder / "params").mkdir()
+    for suite in ("digits", "smoke"):
+        (folder / f"params/{suite}.yaml").touch()
+
+
 def test_run_calls_snakemake_and_prints_where_the_report_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "indm init" in call("run").output
-    (tmp_path / "Snakefile").touch()
+    make_folder(tmp_path)
     codes, calls = [0, 1], []
 
     def started(command: list[str]) -> SimpleNamespace:
@@ -314,7 +324,7 @@ def test_run_calls_snakemake_and_prints_where_the_report_is(tmp_path: Path, monk
 def test_ctrl_c_waits_for_snakemake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise its lock and unfinished files would be left behind."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "Snakefile").touch()
+    make_folder(tmp_path)
     wait = Mock(side_effect=[KeyboardInterrupt, 1])
     monkeypatch.setattr(subprocess, "Popen", lambda _: SimpleNamespace(wait=wait))
     done = call("run", "smoke")
@@ -346,18 +356,62 @@ def test_a_suite_elsewhere_does_not_pass_for_the_one_of_its_name(
     assert command == "show" or call("run", "--suite", str(tmp_path / "params/smoke.yaml")).exit_code == 0
 
 
-def test_help_lists_every_command_once_in_the_order_of_the_pipeline() -> None:
-    listed = [name for names in SECTIONS.values() for name in names]
-    assert sorted(listed) == sorted(main.commands)
+def test_help_lists_every_command_but_the_stages_which_have_a_list_of_their_own() -> None:
+    listed, stages = [name for names in SECTIONS.values() for name in names], [*map(command_name, STAGES)]
+    assert sorted([*listed, *stages]) == sorted(main.commands)
     text = call("--help").output
     places = [text.index(f"\n  {name} ") for name in listed]
     assert places == sorted(places)
-    stages = [command_name(stage) for stage in STAGES]
-    assert [name for name in listed if name in stages] == stages
+    assert [line.split()[0] for line in call("stages").output.splitlines()] == stages
+
+
+@pytest.mark.parametrize(
+    ("word", "lead"),
+    [
+        ("chek", "; did you mean indm validate?"),
+        ("list", "; did you mean indm suites?"),
+        ("results", "; did you mean indm show?"),
+        ("help", "; did you mean indm --help?"),
+        ("reprot", "; did you mean indm report?"),
+        ("flaw", "; did you mean indm flow?"),
+        ("zebra", ""),
+    ],
+)
+def test_a_word_that_is_no_command_leads_on_or_nowhere(word: str, lead: str) -> None:
+    done = call(word)
+    assert (done.exit_code, done.output.splitlines()[-1]) == (2, f"Error: No such command {word!r}{lead}")
+
+
+def test_suites_are_listed_with_state_purpose_and_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    write_tables(tmp_path, "smoke", fid=2.0)
+    text = " ".join(call("suites", "--out", str(tmp_path)).output.split())
+    for path in (REPOSITORY / "params").glob("*-seeds.yaml"):
+        assert f" {path.stem} " in text
+    assert re.search(r" digits-seeds published the evidence on digits, .* core", text)
+    assert re.search(r" smoke run here ", text)
+    assert re.search(r" paper not run ", text)
+    monkeypatch.chdir(tmp_path)
+    assert "found no suites in params/; run from the top of a checkout" in call("suites").output
+
+
+def test_run_of_a_suite_that_is_not_there_says_which_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(subprocess, "Popen", Mock(side_effect=AssertionError("no engine is started")))
+    assert "params/digit.yaml: no such suite; did you mean digits?" in call("run", "digit").output
+
+
+def test_published_results_are_compared_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    found = Mock(side_effect=MemoryError())
+    monkeypatch.setattr("indm.report.agreement.agreement", found)
+    for name in ("digits", "docs/results/digits"):
+        call("compare", name)
+        assert found.call_args.args[0] == Path("docs/results/digits")
 
 
 def test_the_summary_of_a_command_is_a_sentence_that_fits_its_line() -> None:
-    text = call("--help").output
+    text = call("--help").output + call("stages").output
     for command in main.commands.values():
         summary = command.get_short_help_str(45)
         assert re.search(r"[^.]\.$", summary), summary
@@ -528,7 +582,7 @@ def test_show_says_which_suites_there_are(tmp_path: Path) -> None:
     assert (done.exit_code, "found 'fids'" in done.output) == (2, True)
     write_tables(tmp_path, "smoke", fid=2.0)
     done = call("show", "--out", str(tmp_path))
-    assert done.output.endswith("suite=digits; suites with tables: smoke (--suite)\n")
+    assert done.output.endswith("indm run digits; suites with tables: smoke (--suite)\n")
     for name, shown in (("nope", "nope"), ("a\nb", "a\\nb")):
         done = CliRunner().invoke(main, ["show", "--suite", name, "--out", str(tmp_path)])
         assert done.exit_code == 1

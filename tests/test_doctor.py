@@ -67,6 +67,12 @@ def internet(monkeypatch: pytest.MonkeyPatch, connected: bool) -> None:
     monkeypatch.setattr(socket, "create_connection", connect)
 
 
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+
+
 def call(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["doctor", *arguments])
 
@@ -93,7 +99,8 @@ def test_the_page_has_the_verdict_then_the_remedies_then_an_aligned_table() -> N
     verdict, *lines = done.output.splitlines()
     assert verdict == "suite paper: cannot run yet"
     expected = dict.fromkeys(("cifar10", "celeba64", "inception-v3-compat"), MISSING)
-    assert states(done.output) == expected | {"disk": READY, "GPU": READY}
+    assert states(done.output) == expected | {"disk": READY, "GPU": MISSING}
+    assert any(line.startswith("GPU: torch sees none, and paper takes ") for line in lines)
     table = lines[lines.index("") + 1 :]
     assert len({max(line.find(f" {state} ") for state in (READY, MISSING)) for line in table}) == 1
     for dataset in ("cifar10", "celeba64"):
@@ -124,6 +131,7 @@ def test_what_can_be_downloaded_is_no_gap(monkeypatch: pytest.MonkeyPatch) -> No
     assert {item.state for item in doctor.archives("celeba64", Path("data"))} == {MISSING}, "no gdown"
     monkeypatch.setattr("indm.data.archives.importlib.util.find_spec", lambda _: True)
     assert {item.state for item in doctor.archives("celeba64", Path("data"))} == {DOWNLOAD}
+    with_gpu(monkeypatch)
     assert call("--suite", str(PAPER)).exit_code == 0
     assert requirements(load_suite(PAPER), EVERYTHING) == []
 
@@ -191,7 +199,7 @@ def test_weights_at_the_variable_or_in_the_cache(monkeypatch: pytest.MonkeyPatch
     assert states() == [READY, MISSING]
 
 
-def test_what_is_made_needs_nothing_any_more(tmp_path: Path) -> None:
+def test_what_is_made_needs_nothing_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paper, layout = load_suite(PAPER), Layout(tmp_path, "paper")
     assert unfinished(paper, layout) == EVERYTHING
 
@@ -213,6 +221,7 @@ def test_what_is_made_needs_nothing_any_more(tmp_path: Path) -> None:
         make(layout.run(name), *MEASURED)
     make(layout.suite_folder / "protocol", *(f"{dataset}.csv" for dataset in paper.protocol))
     assert unfinished(paper, layout) == Work(set(), set(), True)
+    with_gpu(monkeypatch)
     assert call("--suite", str(PAPER), "--out", str(tmp_path)).exit_code == 0
     for name in paper.runs:
         make(layout.run(name), *OTHERS)
@@ -243,9 +252,7 @@ def test_a_suite_that_asks_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = suite(DIGITS, device="cuda")
     assert requirements(cuda, Work(set(), set(), True)) == [str(NoGpuError())]
     assert requirements(cuda, NOTHING) == requirements(load_suite(DIGITS), Work({"digits"}, {"digits"}, True)) == []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    with_gpu(monkeypatch)
     assert requirements(cuda, Work(set(), set(), True)) == []
     four = suite(DIGITS, device="cuda", processes=4)
     assert requirements(four, Work(set(), set(), True)) == [

@@ -49,7 +49,7 @@ def digits() -> NDArray[np.uint8]:
 
 def measure(tmp_path: Path, images: NDArray[Any], *options: str) -> Result:
     np.save(tmp_path / "samples.npy", images)
-    command = ["measure", "--samples", str(tmp_path / "samples.npy"), "--dataset", "digits", "--suite", "smoke"]
+    command = ["measure", str(tmp_path / "samples.npy"), "--dataset", "digits", "--suite", "smoke"]
     command += ["--out", str(tmp_path / "results"), "--page", str(tmp_path / "measure.md")]
     return CliRunner().invoke(main, [*command, *options])
 

@@ -370,7 +370,7 @@ def test_a_missing_table_is_named_with_what_makes_it(folder: Path, tmp_path: Pat
     html = render(CONTENTS, tables.parent, tmp_path / "copy" / "figures")
     for path in (tables / f"{name}.csv" for name in names):
         assert f"{path}</code>: missing." in html
-        assert f"snakemake --cores all --config suite={SUITE} -- {path}" in html
+        assert f"indm run {SUITE}</code>" in html
         assert f'id="table-{path.stem}"' not in html
     assert {float(value) for value, _ in Reader(html).numbers} <= numbers(tmp_path / "copy" / "results")
 
@@ -380,7 +380,7 @@ def test_missing_figures_pictures_and_provenance_are_named(results: Path, tmp_pa
         path.unlink()
     html = rendered(results)
     assert f"{tmp_path}/figures/discretization.svg</code>: not drawn yet" in html
-    assert f"-- {tmp_path}/figures</code>" in html
+    assert f"indm run {SUITE}</code>" in html
     for run in RUNS:
         assert f"{results}/runs/{run}/neighbours.png" in html
     assert "no stage has left a record" in html

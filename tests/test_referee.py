@@ -403,7 +403,7 @@ def test_samples_are_measured_by_the_protocol_of_the_suite(tmp_path: Path, monke
     np.save(tmp_path / "samples.npy", to_uint8(samples, 17)[:, :1])
     monkeypatch.chdir(REPOSITORY)
     out, page = tmp_path / "results", tmp_path / "measure.md"
-    command = ["measure", "--samples", str(tmp_path / "samples.npy"), "--dataset", "digits", "--suite", "smoke"]
+    command = ["measure", str(tmp_path / "samples.npy"), "--dataset", "digits", "--suite", "smoke"]
     command += ["--out", str(out), "--page", str(page)]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output

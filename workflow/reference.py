@@ -14,6 +14,7 @@ import click
 from indm.bench.cli import SECTIONS, main
 from indm.bench.pipeline.jobs import MAKERS
 from indm.bench.pipeline.stages import STAGES, command_name
+from indm.bench.suite.listed import header
 from indm.bench.suite.load import json_schema
 from indm.bench.suite.schema.suite import Suite
 from indm.registry import DATASETS, FAMILIES
@@ -60,11 +61,11 @@ def suites_page(root: Path, suites: Mapping[Path, Suite]) -> str:
     rows = (
         [
             f"`{suite.suite}`",
-            _said(path, "Purpose"),
+            header(path, "Purpose"),
             _data(suite),
             _models(suite),
             _seeds(suite),
-            _said(path, "Cost"),
+            header(path, "Cost"),
             _results(root, suite.suite),
         ]
         for path, suite in sorted(suites.items(), key=lambda item: (item[1].suite != DEFAULT_SUITE, item[1].suite))
@@ -79,12 +80,6 @@ trained under a linear diffusion, VP or VE, with an objective: `nll` trains for 
 `make report SUITE=<name>` runs a suite. [Add a suite](../extending/suite.md) of your own;
 [what the GPU suites cost](../scaling.md) explains the counted operations.
 """
-
-
-def _said(path: Path, word: str) -> str:
-    """Return the text of a comment at the top of a suite's file, such as ``# Purpose: a first look``."""
-    found = re.search(rf"^# {word}: (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return found[1] if found else ""
 
 
 def _data(suite: Suite) -> str:
@@ -274,15 +269,13 @@ def command_line_page() -> str:
     """Write each command with its options; the stages, which share theirs, in one table."""
     parts = []
     for title, names in SECTIONS.items():
-        parts.append(f"## {title}")
-        stages = [command for command in names if command in map(command_name, STAGES)]
-        if stages:
-            rows = ([f"`{_usage(command)}`", _help(command)] for command in stages)
-            parts.append(
-                "Snakemake and DVC call these commands; `--out` and `--reports` name the folders of results and reports.\n\n"
-                + _table(["command", "effect"], rows)
-            )
-        parts += [_command(command) for command in names if command not in stages]
+        parts += [f"## {title}", *map(_command, names)]
+    rows = ([f"`{_usage(command)}`", _help(command)] for command in map(command_name, STAGES))
+    parts += [
+        "## Stages",
+        "Snakemake and DVC call these commands; `--out` and `--reports` name the folders of results and reports.",
+        _table(["command", "effect"], rows),
+    ]
     return (
         "# The command line and the pipeline\n\n"
         + _wrapped(
@@ -336,10 +329,12 @@ def _plain(text: str) -> str:
 
 
 def _usage(command: str) -> str:
-    """Write a command with its required options."""
-    required = [option for option in main.commands[command].params if option.required]
-    records = filter(None, (option.get_help_record(_context(command)) for option in required))
-    return " ".join(["indm", command, *(option for option, _ in records)])
+    """Write a command with its words, and the options that it requires."""
+    found = main.commands[command]
+    words = [word for word in found.collect_usage_pieces(_context(command)) if word != "[OPTIONS]"]
+    required = [option for option in found.params if option.required and isinstance(option, click.Option)]
+    options = [record[0] for option in required if (record := option.get_help_record(_context(command)))]
+    return " ".join(["indm", command, *words, *options])
 
 
 # The pipeline.

@@ -19,7 +19,7 @@ from indm.errors import IndmError
 from indm.foreign.kinds import ALIASES, GRIDS, KINDS, SECONDS
 from indm.report.catalogue import SHOWN
 from indm.shipped import DEFAULT_SUITE
-from indm.terminal import Commands, SuiteOption, console
+from indm.terminal import Commands, WordOption, console
 
 if TYPE_CHECKING:
     from indm.bench.kept.keep import Outcome
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 
 PLACE = click.Path(path_type=Path, exists=True)
 FILE, FOLDER = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
+KEPT = "docs/results"
+
+
+class PublishedFolder(click.Path):
+    """The published results of a suite, by its name, or by their folder."""
+
+    name = "published"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of the folder."""
+        is_name = isinstance(value, str) and "/" not in value and not Path(value).is_dir()
+        return super().convert(f"{KEPT}/{value}" if is_name else value, param, ctx)
 
 
 class SuiteFile(click.Path):
@@ -41,15 +53,26 @@ class SuiteFile(click.Path):
         return super().convert(f"params/{value.removesuffix('.yaml')}.yaml" if is_name else value, param, ctx)
 
 
+SUITE_FILE = SuiteFile(path_type=Path, dir_okay=False)
+
+
 def _suite(**options: Any) -> Callable[..., Any]:
-    """Declare a suite as an option; with ``cls=SuiteOption``, it may be an argument, too."""
-    kind = SuiteFile(path_type=Path, dir_okay=False)
+    """Declare a suite as an option."""
     options = {"help": "The suite: its name, or its file.", "metavar": "SUITE", **options}
-    option = click.option("-s", "--suite", "suite_file", type=kind, **options)
-    if "cls" not in options:
-        return option
-    argument = click.argument("suite", required=False, type=kind, metavar="[SUITE]", expose_value=False)
+    return click.option("-s", "--suite", "suite_file", type=SUITE_FILE, **options)
+
+
+def _word(option: Callable[..., Any], name: str, kind: Any, metavar: str) -> Callable[..., Any]:
+    """Declare the bare word that stands for an option."""
+    argument = click.argument(name, required=False, type=kind, metavar=metavar, expose_value=False)
     return lambda command: argument(option(command))
+
+
+def _subject(name: str, text: str) -> Callable[..., Any]:
+    """Declare what a stage works on: the word behind the suite, or an option."""
+    word = f"{name}_word"
+    option = click.option(f"--{name}", cls=WordOption, word=word, needed=True, metavar=name.upper(), help=text)
+    return _word(option, word, str, name.upper())
 
 
 def _folder(option: str, default: str, text: str, *names: str) -> Callable[..., Any]:
@@ -64,35 +87,48 @@ def _page(default: str) -> Callable[..., Any]:
     return click.option("--page", type=FILE, default=default, show_default=True, help="The report, in Markdown.")
 
 
-SUITE = _suite(cls=SuiteOption, needed=True)
-# For commands that only read: the suite of the README's first example.
-LOOKED_AT = _suite(cls=SuiteOption, default=DEFAULT_SUITE, show_default=True)
+SUITE = _word(_suite(cls=WordOption, word="suite", needed=True), "suite", SUITE_FILE, "SUITE")
+# For commands that need no suite: the one of the README's first example.
+DEFAULTED = {"cls": WordOption, "word": "suite", "help": f"The suite.  [default: {DEFAULT_SUITE}]"}
+LOOKED_AT = _word(_suite(default=DEFAULT_SUITE, **DEFAULTED), "suite", SUITE_FILE, "[SUITE]")
 OUT = _folder("--out", "results", "The results folder; files go to <out>/<suite>/.")
 REPORTS = _folder("--reports", "reports", "The reports folder; files go to <reports>/<suite>/.")
 DATA_ROOT = click.option(
     "--data-root", type=FOLDER, help="The folder of the datasets' archives.  [default: INDM_DATA, or data]"
 )
-RUN = click.option("--run", required=True, help="A run of the suite.")
 SUBJECTS = {
-    "dataset": click.option("--dataset", required=True, help="A dataset of the suite."),
-    "run": RUN,
+    "dataset": _subject("dataset", "A dataset of the suite."),
+    "run": _subject("run", "A run of the suite."),
     "shard": click.option("--shard", type=int, required=True, help="Which of the run's shards: 1, 2, ..."),
-    "toy": click.option("--toy", required=True, help="A job on a known density in the suite."),
+    "toy": _subject("toy", "A job on a known density in the suite."),
 }
-KEPT = "docs/results"
 REPLACE = click.option("--replace", is_flag=True, help="Replace files that differ instead of refusing them.")
-# The most used commands come first.
+# The most used commands come first. Commands of stages are not listed: Snakemake and DVC run them.
 SECTIONS = {
-    "Run a suite": ["run", "init", "validate", "register", "schema"],
-    "Inspect suites and results": ["show", "status", "why", "doctor", "compare"],
-    "Evaluate your own model": ["enter", "verify", "referee", "measure"],
-    "Keep and share results": ["keep", "restore", "publish", "tensorboard"],
-    "Stages, which Snakemake and DVC run": [*map(command_name, STAGES), "import-checkpoint"],
+    "Start here": ["run", "show", "referee", "suites"],
+    "Watch a suite": ["status", "tensorboard", "why", "doctor", "compare"],
+    "Write a suite": ["init", "validate", "register", "schema", "stages"],
+    "Judge a model of your own": ["enter", "verify", "measure", "import-checkpoint"],
+    "Keep and share results": ["keep", "restore", "publish"],
+}
+# What to type in place of words that are no commands.
+LEADS = {
+    "check": "validate",
+    "help": "--help",
+    "list": "suites",
+    "ls": "suites",
+    "results": "show",
+    "start": "run",
+    "evaluate": "referee",
+    "make": "run",
 }
 
 
 @click.group(
-    cls=Commands, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=Commands,
+    sections=SECTIONS,
+    leads=LEADS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="indm")
 def main() -> None:
@@ -122,7 +158,7 @@ for _name in STAGES:
 
 @main.command("import-checkpoint")
 @SUITE
-@RUN
+@SUBJECTS["run"]
 @OUT
 @click.option("--config", type=FILE, required=True, help="The released configuration, as JSON.")
 @click.option("--score", type=FILE, required=True, help="The released checkpoint_k.pth.")
@@ -136,6 +172,29 @@ def import_checkpoint(suite_file: Path, out: Path, run: str, **files: Any) -> No
     from indm.bench.pipeline.runner import run_stage
 
     run_stage("import_checkpoint", suite_file, out, {"run": run}, **files)
+
+
+@main.command()
+def stages() -> None:
+    """List the stages, which Snakemake and DVC run.
+
+    Each is a command, too: indm STAGE --help.
+    """
+    width = max(map(len, STAGES))
+    for name, stage in STAGES.items():
+        click.echo(f"{command_name(name):{width}}  {stage.summary.partition('. ')[0].rstrip('.')}.")
+
+
+@main.command()
+@OUT
+def suites(out: Path) -> None:
+    """List the suites with purpose and cost.
+
+    Says of each whether its results are published, and whether it has results here.
+    """
+    from indm.bench.suite.listed import suites_table
+
+    console().print(suites_table(Path("params"), Path(KEPT), out))
 
 
 @main.command()
@@ -162,6 +221,11 @@ def run_suite(suite_file: Path, cores: str) -> None:
     if not Path("Snakefile").is_file():
         raise IndmError("Snakefile: missing; run in a checkout, or in a folder that indm init has made")
     suite = _name_in_params(suite_file)
+    if not suite_file.is_file():
+        from indm.bench.suite.expand import expand_suite
+
+        # Its error lists the suites.
+        expand_suite(suite_file)
     engine = [sys.executable, "-m", "indm.bench.watching.engine"]
     if code := _finish(subprocess.Popen([*engine, "--cores", cores, "--config", f"suite={suite}"])):
         sys.exit(code)
@@ -222,7 +286,7 @@ def validate(suite_file: Path, out: Path, track: bool) -> None:
 
 
 @main.command()
-@_suite(cls=SuiteOption, help="The suite.  [default: digits]")
+@_word(_suite(**DEFAULTED), "suite", SUITE_FILE, "[SUITE]")
 @OUT
 @DATA_ROOT
 def doctor(suite_file: Path | None, out: Path, data_root: Path | None) -> None:
@@ -341,13 +405,13 @@ def tensorboard(suite_file: Path, out: Path) -> None:
 
 
 @main.command()
-@click.argument("published", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("published", type=PublishedFolder(path_type=Path, file_okay=False, exists=True))
 @OUT
 def compare(published: Path, out: Path) -> None:
     """Compare a suite with published results.
 
-    PUBLISHED is a folder of the suite's name, docs/results/<suite>. Exits with 0 if the results agree, with 1 if not, and
-    with 2 if they cannot be compared.
+    PUBLISHED is a suite, or a folder of the suite's name, docs/results/<suite>. Exits with 0 if the results agree, with 1 if
+    not, and with 2 if they cannot be compared.
     """
     from indm.report.agreement import agreement
     from indm.store.layout import Layout
@@ -437,9 +501,9 @@ def referee(
 
 
 @main.command()
-@click.option("--samples", type=PLACE, required=True, help="Samples: a folder of PNG files, or an .npy file of levels.")
-@SUBJECTS["dataset"]
-@LOOKED_AT
+@click.argument("samples", type=PLACE)
+@click.option("--dataset", required=True, help="A dataset of the suite.")
+@_suite(default=DEFAULT_SUITE, show_default=True)
 @click.option("--levels", default=256, show_default=True, help="Levels of a pixel of the samples.")
 @OUT
 @DATA_ROOT
@@ -447,7 +511,8 @@ def referee(
 def measure(suite_file: Path, page: Path, **given: Any) -> None:
     """Compare your samples with a dataset.
 
-    Prints FID, KID, precision and recall by the protocol of the suite, and draws nearest neighbours next to PAGE.
+    SAMPLES is a folder of PNG files, or an .npy file of levels. Prints FID, KID, precision and recall by the protocol of the
+    suite, and draws nearest neighbours next to PAGE.
     """
     from indm.bench.measure import measure as compared
     from indm.bench.measure import page as written

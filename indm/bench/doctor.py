@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from indm.bench.pipeline.jobs import Job, job_names, job_outputs, jobs_of
 from indm.bench.pipeline.stages import STAGES
+from indm.bench.suite.listed import header
 from indm.bench.suite.load import load_suite
 from indm.data.archives import check_root, verify
 from indm.data.archives import data_root as default_root
@@ -40,6 +41,8 @@ LEAST_FREE = 50_000_000
 # The one extractor whose weights come in files.
 INCEPTION = "inception-v3-compat"
 TIMEOUT = 3.0
+# In the header of a suite whose cost is that on a GPU.
+ON_GPU = "on one GPU"
 PORTS = {"http": 80, "ftp": 21}
 
 
@@ -64,8 +67,9 @@ class Work:
 
 def examine(suite_file: Path | None, out: Path, data_root: Path | None) -> tuple[str, bool]:
     """Check the requirements of a suite's remaining work; return the page, verdict first, and whether the suite can run."""
-    suite = load_suite(suite_file or default(Path(f"params/{DEFAULT_SUITE}.yaml")), with_data=True)
-    items = _items(suite, unfinished(suite, Layout(out, suite.suite)), data_root, out)
+    suite_file = suite_file or default(Path(f"params/{DEFAULT_SUITE}.yaml"))
+    suite = load_suite(suite_file, with_data=True)
+    items = _items(suite, unfinished(suite, Layout(out, suite.suite)), data_root, out, header(suite_file, "Cost"))
     gaps = [item.gap for item in items if item.gap]
     verdict = "cannot run yet" if gaps else "can run, all its requirements are met"
     width = max(len(item.name) for item in items)
@@ -80,12 +84,12 @@ def requirements(suite: "Suite", work: Work, data_root: Path | None = None, out:
     return [item.gap for item in _items(suite, work, data_root, out) if item.gap]
 
 
-def _items(suite: "Suite", work: Work, data_root: Path | None, out: Path) -> list[Item]:
+def _items(suite: "Suite", work: Work, data_root: Path | None, out: Path, cost: str = "") -> list[Item]:
     root = data_root or default_root()
     items = [item for name in suite.datasets if name in work.prepare for item in archives(name, root)]
     items += [item for name in extractors(suite, work.measure) for item in weights(name)]
     items += [*published(suite, work.measure, root), disk_item(out / suite.suite)]
-    items += [gpu_item(suite)] if work.compute and suite.device != "cpu" else []
+    items += [gpu_item(suite, cost)] if work.compute and suite.device != "cpu" else []
     return items + ([compiler_item()] if work.compute and suite.compile else [])
 
 
@@ -256,12 +260,15 @@ def compiler_item() -> Item:
     return Item("compiler", MISSING, "none on PATH", gap)
 
 
-def gpu_item(suite: "Suite") -> Item:
-    """Look for the GPUs of a suite: one for each process of a training, if it asks for any."""
+def gpu_item(suite: "Suite", cost: str = "") -> Item:
+    """Look for the GPUs of a suite: one for each process of a training, if it asks for any, or if its cost is that on a GPU."""
     import torch
 
     found = torch.cuda.device_count() if gpu_is_seen() else 0
     names = ", ".join(map(torch.cuda.get_device_name, range(found)))
+    if suite.device == "auto" and not found and ON_GPU in cost:
+        gap = f"GPU: torch sees none, and {suite.suite} takes {cost}; run it on a machine with a GPU"
+        return Item("GPU", MISSING, "torch sees none: a CPU would take its place, for far longer", gap)
     if suite.device == "auto":
         return Item("GPU", READY, names or "torch sees none: the CPU takes its place")
     if not found:

@@ -92,7 +92,7 @@ def _remedy(layout: Layout) -> str:
     restored = f"make restore SUITE={layout.suite} && " * (folder / "kept").is_dir()
     others = sorted({path.parent.parent.name for path in layout.root.glob("*/tables/fid.csv")} - {layout.suite})
     more = f"; suites with tables: {', '.join(others)} (--suite)" if others else ""
-    return f"{shown}make it with: {restored}snakemake --cores all --config suite={layout.suite}{more}"
+    return f"{shown}make it with: {restored}indm run {layout.suite}{more}"
 
 
 def _manifests(layout: Layout) -> list[Manifest]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # The remedies for a wrong file, a missing file and a published file.
 AGAIN = "delete it and run its stage, or the suite, again"
-FIRST = "run the stage that writes it, or the whole suite, first"
+FIRST = "run the stage that writes it first, or the whole suite with indm run"
 FROM_GIT = "take it from git, or from the package, again"
 CHECKPOINT_FORMAT = "indm-checkpoint-3"
 SNAPSHOTS_FORMAT = "indm-snapshots-3"

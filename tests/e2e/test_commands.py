@@ -24,7 +24,7 @@ COMMANDS = [
     "indm status smoke",
     "indm status smoke --watch",
     "indm why smoke",
-    "indm train smoke --run digits-vp-indm-nll-s0",
+    "indm train smoke digits-vp-indm-nll-s0",
     "snakemake --cores all --config suite=smoke -- reports/smoke/index.html",
     "snakemake --config suite=smoke --report report.html",
     "snakemake --unlock --config suite=smoke",

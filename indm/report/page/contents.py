@@ -64,15 +64,15 @@ class Missing:
     remedy: str
 
 
-def missing(suite: str, path: Path, target: Path) -> Missing:
-    """Describe a missing file, with the Snakemake command that makes it."""
-    return Missing(path, "missing", f"snakemake --cores all --config suite={suite} -- {target}")
+def missing(suite: str, path: Path) -> Missing:
+    """Describe a missing file, with the command that makes it."""
+    return Missing(path, "missing", f"indm run {suite}")
 
 
 def missing_figure(suite: str, folder: Path, figure: str) -> Missing:
     """Describe a missing figure, which its stage does not draw without numbers."""
     reason = "not drawn yet, or its table has no number to draw"
-    return Missing(folder / f"{figure}.svg", reason, missing(suite, folder, folder).remedy)
+    return Missing(folder / f"{figure}.svg", reason, missing(suite, folder).remedy)
 
 
 NEEDED = ("commit", "uncommitted_changes", "machine", "device", "threads", "versions", "seconds")

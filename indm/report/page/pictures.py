@@ -57,7 +57,7 @@ def side_by_side(found: list[dict[str, Any]], arms: list[tuple[str, str]]) -> li
 def _picture(suite: str, path: Path) -> str | Missing | None:
     """Read a picture; ``None`` for an empty file, which stands for a picture that is not drawn."""
     if not path.is_file():
-        return missing(suite, path, path)
+        return missing(suite, path)
     content = path.read_bytes()
     return data_uri("image/png", content) if content else None
 

@@ -52,7 +52,7 @@ def read_table(suite: str, path: Path) -> Table:
     Published numbers for which we have no number are counted but not shown.
     """
     if not path.is_file():
-        return Table(path.stem, path, missing=missing(suite, path, path))
+        return Table(path.stem, path, missing=missing(suite, path))
     entry = CATALOGUE[path.stem]
     if not entry.section:
         return Table(path.stem, path, downloads={"CSV": (path.name, data_uri("text/csv", path.read_bytes()))})
