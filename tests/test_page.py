@@ -481,7 +481,7 @@ def test_every_suite_says_what_its_numbers_cannot_be_taken_for(tmp_path: Path, p
     suite = load_suite(path)
     for name, reference in suite.reference.items():
         write_data(tmp_path / "data" / name, name, reference.extractor)
-    lacking = missing(suite.suite, tmp_path, tmp_path)
+    lacking = missing(suite.suite, tmp_path)
     absent = {name: Table(name, tmp_path, missing=lacking) for name in ("fid", "nll", "toy2d")}
     found = caveats(contents(suite), absent, [], tmp_path)
     expected = CAVEATS.get(path.stem, OF_DIGITS)
@@ -609,7 +609,7 @@ def test_what_is_no_drawing_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_several_versions_of_a_package_are_a_limitation(results: Path, tmp_path: Path) -> None:
     tables = dict.fromkeys(
-        ("fid", "nll", "toy2d"), Table("fid", tmp_path, missing=missing("smoke", tmp_path, tmp_path))
+        ("fid", "nll", "toy2d"), Table("fid", tmp_path, missing=missing("smoke", tmp_path))
     )
     records = read_records(CONTENTS, results)
     before = caveats(CONTENTS, tables, records, results)
