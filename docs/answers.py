@@ -1,4 +1,4 @@
-"""The tables and figures of README.md, docs/results and docs/library.md, made from the published results.
+"""The tables and figures of docs/results and docs/library.md, made from the published results.
 
 They are this repository's conclusions, not the package's. Figures are narrow, so that they can be read on a phone. Axes have fixed
 places and no artist is clipped, because an SVG names its clip paths by a hash of their edges, whose last bits may differ between
@@ -100,8 +100,6 @@ def bound(objective: str) -> Measured:
 
 # On digits, FID ranks no models: real test images have as much.
 FID = Measured("lower-fid", "fid", "fid", 2)
-# The columns of README's table: on each dataset, the suite with the most maps.
-LADDER = {"cifar10-maps": "CIFAR-10", "celeba64-6000": "CelebA", "fashion-full": "Fashion-MNIST"}
 # The rows of the page of all results: a suite, what is measured, and its name.
 MEANS = (
     *((suite, bound(it), f"`{it}`") for suite in SUITES for it in OBJECTIVES.get(suite, ("nll",))),
@@ -199,8 +197,8 @@ def known(published: Path, claims: Iterable[str]) -> str:
     )
 
 
-def with_ladder(page: str, published: Path) -> str:
-    """Return README with its table: a row for each rung of the ladder, and a column for each dataset.
+def with_means(page: str, published: Path) -> str:
+    """Return the page of all results with the means of the ladder's rungs.
 
     Arguments:
         page: its text.
@@ -209,20 +207,6 @@ def with_ladder(page: str, published: Path) -> str:
     Raises:
         ArtifactError: if a file is missing or damaged, or the page has no place for the table.
     """
-    columns = {
-        dataset: _means_of(published / suite / "tables", bound("nll"))
-        for suite, dataset in LADDER.items()
-        if (published / suite / "tables").is_dir()
-    }
-    if not columns:
-        return page
-    headings = ("NELBO in bits/dim (lower is better)", *columns)
-    rows = zip([*ARMS.values(), COST], *columns.values(), strict=True)
-    return replace_block(page, "means", matrix.table(headings, rows, numbers=True), "README.md")
-
-
-def with_means(page: str, published: Path) -> str:
-    """Return the page of all results with the means of the ladder's rungs; see :func:`with_ladder`."""
     headings = ("lower is better", *ARMS.values(), COST)
     found = [
         [f"{SUITES[suite]}, {label}", *_means_of(published / suite / "tables", measured)]
@@ -282,7 +266,7 @@ def _mean(rows: pd.DataFrame, measured: Measured) -> str:
 
 
 def with_weights(page: str, published: Path) -> str:
-    """Return the page of weights with a row for each run whose weights are published; see :func:`with_ladder`."""
+    """Return the page of weights with a row for each run whose weights are published; see :func:`with_means`."""
     return replace_block(page, "weights", weights(published), "docs/library.md")
 
 

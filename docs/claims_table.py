@@ -1,10 +1,10 @@
-"""The table of the paper's claims in docs/results/README.md: what each one came to, counted from the published verdicts."""
+"""The table of the paper's claims in README.md and docs/results/README.md: counted from the published verdicts."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from docs.answers import DENSITIES, RESULTS, SUITES
+from docs.answers import DENSITIES, SUITES
 from indm.bench.kept.page import replace_block
 from indm.report.answers import answers_of, tally
 from indm.report.differences import COMPUTE, STEPS
@@ -56,12 +56,13 @@ class Counted(NamedTuple):
     exploratory: bool
 
 
-def with_claims(page: str, published: Path) -> str:
-    """Return the page of all results with the table of claims; unchanged if a suite of it is not published.
+def with_claims(page: str, published: Path, place: str) -> str:
+    """Return a page with the table of claims; unchanged if a suite of it is not published.
 
     Arguments:
         page: its text.
         published: the folder with one folder per published suite, which has ``tables/``.
+        place: the page's file, for messages.
 
     Raises:
         ArtifactError: if a table is missing or damaged, or the page has no place for the table.
@@ -69,7 +70,7 @@ def with_claims(page: str, published: Path) -> str:
     suites = {suite for row in ROWS for suite in row.suites}
     if not all((published / suite / "tables/claims.csv").is_file() for suite in suites):
         return page
-    return replace_block(page, "claims", claims_table(published, ROWS), RESULTS)
+    return replace_block(page, "claims", claims_table(published, ROWS), place)
 
 
 def claims_table(published: Path, rows: Iterable[Row]) -> str:

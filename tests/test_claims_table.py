@@ -70,4 +70,4 @@ def test_exploratory_counts_are_marked_and_what_has_no_number_is_not_counted(tmp
 
 
 def test_without_all_of_its_suites_the_table_stays(tmp_path: Path) -> None:
-    assert with_claims("a page", tmp_path) == "a page"
+    assert with_claims("a page", tmp_path, "a place") == "a page"

@@ -608,9 +608,7 @@ def test_what_is_no_drawing_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_several_versions_of_a_package_are_a_limitation(results: Path, tmp_path: Path) -> None:
-    tables = dict.fromkeys(
-        ("fid", "nll", "toy2d"), Table("fid", tmp_path, missing=missing("smoke", tmp_path))
-    )
+    tables = dict.fromkeys(("fid", "nll", "toy2d"), Table("fid", tmp_path, missing=missing("smoke", tmp_path)))
     records = read_records(CONTENTS, results)
     before = caveats(CONTENTS, tables, records, results)
     records[0]["versions"]["torch"] = "1.13"

@@ -22,17 +22,13 @@ from click.testing import CliRunner, Result
 from docs.answers import (
     DATASETS,
     KNOWN,
-    LADDER,
     LENGTHS,
-    MAPS,
     PANELS,
-    PHOTOGRAPHS,
     SUITES,
     draw_answers,
     weights,
     with_answers,
     with_densities,
-    with_ladder,
     with_means,
 )
 from indm.bench.cli import main
@@ -51,11 +47,10 @@ from indm.report.answers import EVIDENCE, answers_of
 from indm.report.catalogue import COMPRESSED, PUBLISHED
 from indm.report.differences import COMPARISONS, COMPUTE, SIMPLE, STEPS
 from indm.report.figures import plot_figures
-from indm.report.grades import WORSE
 from indm.report.matrix import InFile, OnPage, matrix
 from indm.report.numbers import VALUE_COLUMNS
 from indm.report.registrations import Registration, Registrations
-from indm.report.rows import read_rows, records
+from indm.report.rows import read_rows
 from indm.store.files import CHECKPOINT_FORMAT, file_sha256, write_json, write_table, write_weights
 from indm.store.layout import PICTURES
 from indm.store.provenance import provenance
@@ -630,9 +625,8 @@ def test_known_densities_are_counted_by_claim_length_and_verdict(tmp_path: Path)
 
 
 def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
-    """On the page of all results, suites are rows; in README, they are columns, with the same cells."""
     page = "<!-- means: of -->\n<!-- end of means -->\n"
-    assert with_means(page, tmp_path) == with_ladder(page, tmp_path) == page
+    assert with_means(page, tmp_path) == page
     words = {
         "better-nelbo": ("nll", "better", "undecided", "worse"),
         "lower-fid": ("fid", "undecided", "not better", "undecided"),
@@ -670,19 +664,6 @@ def test_a_mean_has_the_verdict_of_its_comparison(tmp_path: Path) -> None:
         "3.00 ± 0.50 | 4.00 ± 0.50 | not run | 2.00 ± 0.50<br><sub>undecided</sub>"
         " | 1.00 ± 0.50<br><sub>INDM: no gain, FID 0.61 times as high</sub> | × 2.5 |"
     )
-    columns = [line.strip("| ").split(" | ")[1:] for line in with_ladder(page, tmp_path).splitlines() if "|" in line]
-    assert columns[0] == [*LADDER.values()]
-    shown = [cell.strip(" |") for cell in nelbo.split(" | ")]
-    assert [list(each) for each in zip(*columns[2:], strict=True)] == [shown] * len(LADDER)
-
-
-def test_the_fixed_filter_was_run_on_photographs_only_where_readme_has_no_number() -> None:
-    """On failure: it was run on other data, so that README's answer may have to say what came out."""
-    page = with_ladder((REPOSITORY / "README.md").read_text(), REPOSITORY / "docs/results")
-    (row,) = (line for line in page.splitlines() if line.startswith("| fixed filter |"))
-    cells = [cell.strip() for cell in row.strip("|").split("|")[1:]]
-    for suite, cell in zip(LADDER, cells, strict=True):
-        assert (cell == "not run<br><sub>run on photographs only</sub>") == (suite not in PHOTOGRAPHS)
 
 
 def test_weights_have_the_numbers_of_their_own_run(tmp_path: Path) -> None:
@@ -783,92 +764,3 @@ def costs(suite: str) -> list[float]:
     flow, plain = (table[table["model"] == model].iloc[0] for model in ("indm", "ddpmpp"))
     ratio = float(flow["train_flops_per_step"] / plain["train_flops_per_step"])
     return [ratio, plain["score_parameters"] / 1e6]
-
-
-def test_the_numbers_in_readme_s_text_are_those_of_the_published_tables() -> None:
-    """Effects and their ends have two or three decimals, the relative costs of a step one or two; a share is in percent."""
-    readme = (REPOSITORY / "README.md").read_text()
-    text = re.sub(r"<!-- means: .*<!-- end of means -->", "", readme, flags=re.DOTALL)
-    found = set(re.findall(r"\b\d+\.\d+\b", text.split("## The answer")[1].split("## Try it")[0]))
-    claims = [read_rows(path) for path in (REPOSITORY / "docs/results").glob("*/tables/claims.csv")]
-    claims.append(read_rows(REPOSITORY / "docs/records/digits/curve-filter/confirmed/verdicts.csv"))
-    ends = pd.concat(claims)[["effect", "low", "high"]]
-    known = {f"{abs(value):.{digits}f}" for value in ends.to_numpy().ravel() for digits in (2, 3)}
-    known |= {f"{value:.{digits}f}" for suite in LONGEST for value in costs(suite) for digits in (1, 2)}
-    flow = read_rows(REPOSITORY / "docs/results/cifar10-3000/tables/flow.csv")
-    maps = flow[(flow["model"] == "ddpmpp") & (flow["variant"] == MAPS)]
-    known |= {f"{100 * (1 - value):.1f}" for value in maps["midpoint"]}
-    # Ratios have a test of their own.
-    found -= set(re.findall(r"(\d+\.\d+) times", text))
-    assert found
-    assert found <= known
-
-
-def bullet(heading: str) -> str:
-    """Return the item of README's list that begins with these words."""
-    items = (REPOSITORY / "README.md").read_text().split("\n- **")
-    (found,) = (" ".join(item.split("\n\n")[0].split()) for item in items if item.startswith(heading))
-    return re.sub(r"\]\([^)]*\)", "]", found)
-
-
-def gains(suite: str, claim: str) -> list[str]:
-    """Write the effects of a claim that were measured in a suite with the nll objective."""
-    claims = read_rows(REPOSITORY / f"docs/results/{suite}/tables/claims.csv")
-    found = claims[(claims["id"] == claim) & (claims["objective"] == "nll")]["effect"].dropna()
-    return [f"{effect:.3f}" for effect in found]
-
-
-def test_readme_s_gains_from_maps_are_those_of_their_suites() -> None:
-    (fixed,), (both,) = (gains("cifar10-maps", f"better-nelbo-{it}") for it in ("fixed-filter", "maps"))
-    (fashion,) = gains("fashion-full", "better-nelbo-maps")
-    found = re.findall(r"\b\d+\.\d{3}\b", bullet("A cheap map"))
-    (celeba,) = gains("celeba64-6000", "better-nelbo-fixed-filter")
-    assert found == [fixed, celeba, fashion]
-    # About half as much with a network that predicts v.
-    (with_v,) = gains("cifar10-maps", "better-nelbo-filter-with-v")
-    assert float(with_v) / float(fixed) == pytest.approx(0.5, abs=0.05)
-    # The fixed filter has four fifths of what the learned map gains.
-    assert float(fixed) / float(both) == pytest.approx(0.8, abs=0.05)
-    claims = read_rows(REPOSITORY / "docs/results/cifar10-3000/tables/claims.csv").set_index("id")
-    flow = claims.loc["better-nelbo-behind-maps"]
-    assert (flow["verdict"], flow["n"]) == ("undecided", 3)
-
-
-def test_readme_s_gains_from_a_nonlinear_map_are_those_of_their_rows() -> None:
-    (added,), (alone,) = (gains("cifar10-maps", f"better-nelbo-curve{it}") for it in ("-with-filter", ""))
-    folder = REPOSITORY / "docs/records/digits/curve-filter/confirmed"
-    (entry,) = records(read_rows(folder / "verdicts.csv").query("against == 'ddpmpp'"))
-    assert re.findall(r"\b\d+\.\d{3}\b", bullet("A nonlinear map")) == [added, f"{entry['effect']:.3f}"]
-    # Alone, about as much as INDM's flow.
-    flow = gains("cifar10-maps", "better-nelbo")[0]
-    assert float(alone) == pytest.approx(float(flow), abs=0.005)
-
-
-def test_readme_counts_known_densities_as_their_table_does() -> None:
-    claims = read_rows(REPOSITORY / "docs/results/densities/tables/claims.csv")
-    rows = {
-        (claim, kind): part["verdict"]
-        for (claim, kind), part in claims[claims["id"].isin(["better-nelbo-known", "better-nll-known"])].groupby(
-            ["id", "comparison"]
-        )
-    }
-    bound, nll = (
-        [int((rows[claim, kind] == "better").sum()) for kind in COMPARISONS]
-        for claim in ("better-nelbo-known", "better-nll-known")
-    )
-    cases, found = len(rows["better-nelbo-known", STEPS]), bullet("Where the truth is known")
-    assert {*map(int, re.findall(r"\b\d+\b", found))} == {cases, *bound[:2]}
-    # In words: worse in one case at equal steps, and in one at equal compute.
-    assert [int((rows["better-nelbo-known", kind] == WORSE).sum()) for kind in (STEPS, COMPUTE)] == [1, 1]
-    # In words: half by NLL, at equal steps and at equal compute; then over a linear map, by the bound and by NLL.
-    words = {"half": cases // 2, "three": 3, "nine": 9}
-    half, *linear = (words[word] for word in re.findall(r"\b(half|three|nine)\b", found))
-    assert nll[:2] == pytest.approx([half, half], abs=1)
-    assert linear == [bound[2], nll[2]]
-
-
-def test_readme_s_ratio_of_fids_is_the_one_of_the_table() -> None:
-    claims = read_rows(REPOSITORY / "docs/results/fashion-full/tables/claims.csv")
-    row = claims.query("id == 'lower-fid' and objective == 'fid' and comparison == @COMPUTE").iloc[0]
-    ratios = re.findall(r"(\d+\.\d+) times", bullet("Images"))
-    assert ratios == [f"{np.exp(-row['effect']):.2f}"]

@@ -124,15 +124,16 @@ def readme_text(root: Path) -> dict[Path, str]:
     from docs.answers import (
         DATASETS,
         KNOWN_DENSITIES,
+        RESULTS,
         draw_answers,
         with_answers,
         with_densities,
-        with_ladder,
         with_means,
         with_weights,
     )
     from docs.claims_table import with_claims
     from docs.closed_form import with_closed_form
+    from docs.gains import with_gains
     from docs.ladder import draw_ladder
     from docs.multiples import draw_multiples, with_multiples
     from docs.report import with_report
@@ -159,9 +160,9 @@ def readme_text(root: Path) -> dict[Path, str]:
             for folder, suite in suites.items()
         },
         root / "params/evidence.csv": texts.to_csv(columns=list(EVIDENCE), index=False, lineterminator="\n"),
-        readme: with_ladder(readme.read_text(encoding="utf-8"), published),
+        readme: with_gains(with_claims(readme.read_text(encoding="utf-8"), published, "README.md"), published),
         page: with_multiples(
-            with_claims(with_means(page.read_text(encoding="utf-8"), published), published), published
+            with_claims(with_means(page.read_text(encoding="utf-8"), published), published, RESULTS), published
         ),
         **{at: with_answers(at.read_text(encoding="utf-8"), published, name) for name, at in datasets.items()},
         known: with_densities(known.read_text(encoding="utf-8"), published),
