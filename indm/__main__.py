@@ -7,10 +7,9 @@ from importlib.util import find_spec
 
 # glibc then asks the system for large pages: a training takes 0.94 to 0.99 of the time. It reads this when a process starts.
 TUNABLES, LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
-# What the extra `bench` installs, by the names of imports: no command works without it, and the library works.
+# What the extra `bench` installs, by the names of imports.
 BENCH = [
     "cleanfid",
-    "click",
     "dvc",
     "jinja2",
     "markdown_it",
@@ -24,12 +23,15 @@ BENCH = [
     "torch_fidelity",
     "torchvision",
 ]
+# The commands that need none of it, besides every --help.
+ALONE = {"referee"}
 
 
 def main() -> None:
     """Run the command line in a process with large pages, whoever has started it."""
     _start_with_large_pages()
-    _check_bench()
+    if _needs_bench(sys.argv[1:]):
+        _check_bench()
     # Imported late: the first start would import it for nothing, and the call below comes before the command line's imports.
     from indm.process import start
 
@@ -51,6 +53,12 @@ def _start_with_large_pages() -> None:
         # Where a process cannot be started again, it does the same without large pages.
         with suppress(OSError):
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | lacking)
+
+
+def _needs_bench(words: list[str]) -> bool:
+    """Return whether a command line asks for more than help, the version, or a command of the core."""
+    named = next((word for word in words if not word.startswith("-")), None)
+    return named is not None and named not in ALONE and not {"-h", "--help"} & set(words)
 
 
 def _check_bench() -> None:

@@ -64,7 +64,7 @@ def test_a_process_whose_environment_has_tunables_starts_once(
     assert notes == [[str(pid), *filter(None, [tunables]), "ignore"]]
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["show", "digits"], ["referee", "--images", "."]])
+@pytest.mark.parametrize("words", [["show", "digits"], ["--version", "run"], ["measure", "--samples", "."]])
 def test_a_command_without_the_bench_is_one_line_with_the_remedy(words: list[str], tmp_path: Path) -> None:
     """Python has no packages here at all: the line comes before any import of one."""
     done = subprocess.run(

@@ -174,7 +174,7 @@ print(sys.modules["indm"].__file__)
     assert Path(done.stdout.strip()).is_relative_to(alone.parent), done.stderr
 
 
-@pytest.mark.parametrize("command", [["indm"], ["indm", "show"], ["python", "-m", "indm", "run", "digits"]])
+@pytest.mark.parametrize("command", [["indm", "show"], ["python", "-m", "indm", "run", "digits"]])
 def test_a_command_where_the_bench_is_not_installed_is_one_line(
     alone: Path, tmp_path: Path, command: list[str]
 ) -> None:
@@ -182,6 +182,11 @@ def test_a_command_where_the_bench_is_not_installed_is_one_line(
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.endswith("pip install 'indm[bench]'")
+
+
+def test_help_and_the_referee_s_options_are_shown_where_the_bench_is_not_installed(alone: Path, tmp_path: Path) -> None:
+    assert "\n  referee " in call(alone, tmp_path, "indm", "--help").stdout
+    assert "--claimed" in call(alone, tmp_path, "indm", "referee", "--help").stdout
 
 
 @pytest.mark.parametrize("name", ["my_likelihood.py", "my_check.py"])
