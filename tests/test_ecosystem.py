@@ -1,18 +1,20 @@
 """The referee in the words of other packages: kinds, schedulers, outputs, labels, learned variances, and reports for machines."""
 
 import json
-import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
 import indm
+from indm.bench.cli import main
 from indm.errors import DataError, IndmError, ParamsError
 from indm.foreign.conventions import CONVENTIONS
 from indm.foreign.kinds import ALIASES, SECONDS
@@ -222,22 +224,6 @@ def test_bars_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-def test_the_referee_needs_no_pandas_and_no_part_of_the_bench() -> None:
-    """What it imports besides the standard library: torch with its own, numpy, scipy, torchdiffeq and tqdm."""
-    code = (
-        "import sys\n"
-        "for name in ('click', 'matplotlib', 'pandas', 'PIL', 'pydantic', 'rich', 'sklearn', 'torchvision'):\n"
-        "    sys.modules[name] = None\n"
-        "import indm, torch\n"
-        "sde, x = indm.build_sde('vp'), torch.arange(48).reshape(4, 12)\n"
-        "noise = lambda z, t: sde.sigma(t)[:, None] * z\n"
-        "print(indm.referee(noise, sde, x, levels=48, time_draws=2, ode_steps=2, progress=False).to_json())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["each"]["nll"]) == 4
-
-
 def test_the_report_says_what_no_reading_can_see(report: Report) -> None:
     found = report.to_dict()["unseen"]
     assert found
@@ -270,3 +256,40 @@ def test_conditions_of_any_type_have_a_hash() -> None:
     values = torch.ones(4, 2, dtype=torch.bfloat16, requires_grad=True)
     assert _hash(values) != _hash(values + 1)
     assert _hash(torch.arange(3)) == _hash(torch.arange(6)[:3])
+
+
+LABELLED = """
+import indm
+
+sde = indm.build_sde("vp")
+low, high = -0.8, 1.6
+
+
+def network(z, t, label):
+    alpha, sigma = (value(t)[:, None] for value in (sde.alpha, sde.sigma))
+    mean = low + (high - low) * (0.3 + 0.3 * label[:, None])
+    return sigma * (z - alpha * mean) / (alpha**2 * 0.2**2 + sigma**2)
+"""
+
+
+def test_the_command_takes_labels_and_a_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("labelled_model.py").write_text(LABELLED)
+    labels = np.arange(40) % 2
+    x = 2 * (0.3 + 0.3 * labels[:, None]) - 1 + draw(40).numpy() * 2 / 2.4
+    np.save("images.npy", levels_of(torch.from_numpy(x)).numpy())
+    np.save("labels.npy", labels)
+    np.savez("several.npz", labels, labels)
+    command = "referee labelled_model:network --images images.npy --sde labelled_model:sde"
+    told = [*command.split(), "--conditions", "labels.npy", "--data-range", "-0.8", "1.6", "--json", "referee.json"]
+    done = CliRunner().invoke(main, told)
+    assert done.exit_code == 0, done.output
+    found = json.loads(Path("referee.json").read_text())
+    truth = -torch.distributions.Normal(0, STD).log_prob(draw(40)).mean() / np.log(2) + np.log2(256 / 2.4)
+    assert found["numbers"]["nelbo"]["mean"] == pytest.approx(float(truth), abs=0.1)
+    assert "conditions_sha256" in found["images"]
+    for changed, words in ((["--conditions", "several.npz"], "several arrays"), (["--zero-one"], "data_range: found")):
+        refused = CliRunner().invoke(main, [*told, *changed])
+        assert refused.exit_code == 1
+        assert words in refused.output

@@ -2,6 +2,7 @@
 
 import itertools
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +10,26 @@ import torch
 from torch import Generator, Tensor
 
 import indm
+from benchmarks import planted
 from indm.data.levels import dequantise
 from indm.diffusion.sde import SDE, build_sde
 from indm.errors import ParamsError
 from indm.foreign.comparison import Comparison, compare_readings
 from indm.foreign.conventions import CONVENTIONS, Called, Network
 from indm.foreign.likelihood import referee
-from indm.foreign.readings import CENTRED, SCHEDULES, UNIT, Ends, Reading
+from indm.foreign.readings import (
+    CENTRED,
+    INVERTED,
+    REVERSED,
+    SCHEDULES,
+    TRANSPOSED,
+    UNIT,
+    Ends,
+    Reading,
+    View,
+    views,
+)
+from indm.foreign.report import UNSEEN
 from indm.library import Run
 from indm.registry import DATASETS
 from tests.test_referee import EPS, MEANS, STD, draw, levels_of, mean, network_of, of_mixture
@@ -115,7 +129,7 @@ def judged(run: Run, network: Network, **changes: object) -> str:
 def test_a_trained_network_is_let_through(run: Run) -> None:
     text = judged(run, run.model.noise)
     assert "described wrongly" not in text
-    assert "Readings: none of 275 other" in text
+    assert "Readings: none of 277 other" in text
 
 
 @pytest.mark.parametrize(
@@ -194,3 +208,47 @@ def test_a_diffusion_without_a_hash_is_taken() -> None:
 def test_the_words_of_a_diffusion_build_it() -> None:
     assert {str(build_sde("ve", sigma_max=90.0)), str(VP)} <= set(map(str, SCHEDULES))
     assert np.all([sde.log_snr(torch.tensor(1.0, dtype=torch.float64)) < 0 for sde in SCHEDULES])
+
+
+# Of each channel, row and column.
+PLACES = 0.3 * torch.arange(3.0).view(3, 1, 1) - 0.2 * torch.arange(4.0).view(4, 1) + 0.05 * torch.arange(4.0)
+
+
+def of_places(z: Tensor, t: Tensor) -> Tensor:
+    """The best network for images with a mean in each place."""
+    alpha, sigma = (value(t).view(-1, 1, 1, 1) for value in (VP.alpha, VP.sigma))
+    return sigma * (z - alpha * PLACES) / (alpha**2 * STD**2 + sigma**2)
+
+
+@pytest.mark.parametrize("view", views((3, 4, 4)), ids=lambda view: view.words)
+def test_another_look_of_the_images_is_named_and_never_refused(view: View) -> None:
+    images = levels_of(PLACES + draw(40, (3, 4, 4)))
+    other = {INVERTED: 255 - images, REVERSED: images.flip(1), TRANSPOSED: images.mT}[view]
+    right, wrong = (
+        referee(of_places, VP, given.contiguous(), time_draws=4, ode_steps=2, progress=False)
+        for given in (images, other)
+    )
+    assert right.warnings() == []
+    assert wrong.mean("nelbo") > right.mean("nelbo") + 1
+    (warning,) = wrong.warnings()
+    assert view.words in warning
+    assert wrong.comparison.remedy() == view.remedy
+
+
+def test_only_looks_that_images_can_have_are_tried() -> None:
+    assert views((12,)) == [INVERTED]
+    assert views((1, 4, 4)) == [INVERTED, TRANSPOSED]
+    assert views((3, 4, 6)) == [INVERTED, REVERSED]
+
+
+def test_the_report_lists_the_errors_that_the_benchmark_plants_unseen() -> None:
+    assert {*planted.SILENT.values()} == {*UNSEEN}
+
+
+@pytest.mark.long
+def test_what_no_reading_can_see_moves_the_bound_by_what_the_report_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trains the benchmark's networks: minutes. Weights differ from processor to processor, and their NELBO with them."""
+    monkeypatch.setattr(planted, "CACHE", tmp_path / "weights")
+    assert planted.unseen(32) == pytest.approx(UNSEEN, abs=0.03)

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,14 +12,15 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Normal, kl_divergence
 
+import indm
 from indm.diffusion.sde import SDE, build_sde
 from indm.errors import ParamsError
 from indm.foreign import discrete
 from indm.foreign.discrete import step_bounds, step_times
-from indm.foreign.kinds import Grid
+from indm.foreign.kinds import ALIASES, Grid
 from indm.foreign.lossless import ddpm_log_prob, places, vdm_log_prob
 from indm.foreign.tabulated import Tabulated, cosine_table
-from tests.test_referee import STD, of_gaussian
+from tests.test_referee import STD, levels_of, network_of, of_gaussian
 
 LINEAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 SCHEDULES: dict[str, SDE] = {
@@ -273,3 +276,71 @@ def test_levels_lie_where_the_published_code_has_them() -> None:
     torch.testing.assert_close(grid_of(256, True, "ends"), level / 127.5 - 1)
     torch.testing.assert_close(grid_of(256, True, "centres"), 2 * (level + 0.5) / 256 - 1)
     torch.testing.assert_close(grid_of(17, False, "ends"), torch.arange(17, dtype=torch.float64) / 16)
+
+
+# Of the larger log-variance, for networks with learned variances.
+SHARE = 0.3
+
+
+def steps_of_a_gaussian(sde: Tabulated) -> dict[str, float]:
+    """The expected bounds of an exact network, with a step for each entry of the table, in bits/dim.
+
+    Levels are a Gaussian rounded to cells, so that the network of the Gaussian is off by the place of each level in its cell; its
+    error is a quadratic form, and the decoders are integrals over levels and noise.
+    """
+    times, edges = step_times(sde.steps), torch.linspace(-1, 1, 257, dtype=torch.float64)
+    probability = Normal(0.0, torch.tensor(STD, dtype=torch.float64)).cdf(edges).diff()
+    second_moment = float((probability * GRID**2).sum() / probability.sum())
+    alpha, sigma = sde.alpha(times), sde.sigma(times)
+    factor = sigma / (alpha**2 * STD**2 + sigma**2)
+    error = (factor * alpha) ** 2 * second_moment + (factor * sigma - 1) ** 2
+    weight = 0.5 * torch.expm1(sde.log_snr(times[:-1]) - sde.log_snr(times[1:]))
+    ratio = (sigma[:-1] / sigma[1:]) ** 2
+    prior = float((alpha[-1] ** 2 * second_moment + sigma[-1] ** 2 - 1) / 2 - torch.log(sigma[-1]))
+    found = {"vdm": float((weight * error[1:]).sum())}
+    for name, share in (("ddpm_small", 0.0), ("ddpm_learned", SHARE), ("ddpm_large", 1.0)):
+        narrower = ratio**share
+        found[name] = float((0.5 * (narrower - 1 - narrower.log()) + narrower * weight * error[1:]).sum())
+    # At the first time, over levels that have any probability, and over noise by its quantiles.
+    levels, noise = torch.arange(256).repeat_interleave(400), Normal(0.0, 1.0).icdf((torch.arange(400) + 0.5) / 400)
+    z = alpha[0] * GRID[levels] + sigma[0] * noise.double().repeat(256)
+    clean = (z - sigma[0] * factor[0] * z) / alpha[0]
+    beta_tilde = -torch.expm1(sde.log_snr(times[1]) - sde.log_snr(times[0])) * sigma[0] ** 2
+    small, large = float(beta_tilde.sqrt()), float(sigma[0])
+    for name in found:
+        if name == "vdm":
+            log_prob = vdm_log_prob(levels[None], z[None], float(alpha[0]), float(sigma[0]), GRID)[0]
+        else:
+            std = small ** (1 - SHARE) * large**SHARE if name == "ddpm_learned" else small
+            log_prob = ddpm_log_prob(levels, clean, std, GRID)
+        found[name] -= float((probability[levels] * log_prob).sum() / 400)
+    return {name: (value + prior) / math.log(2) for name, value in found.items()}
+
+
+def errors_of_a_gaussian(prediction: str, table: Tensor, count: int, seed: int) -> dict[str, float]:
+    """How far the referee's bounds of steps are off the expected ones, in standard errors, by a scheduler of diffusers."""
+    scheduler = SimpleNamespace(alphas_cumprod=table, config={"prediction_type": prediction})
+    sde, kind = Tabulated(table), ALIASES[prediction]
+    x = STD * torch.randn(count, 12, generator=Generator().manual_seed(seed), dtype=torch.float64)
+    mean = network_of(of_gaussian, sde, kind)
+
+    def network(z: Tensor, step: Tensor) -> Tensor:
+        out = mean(z, (step.double() + 1) / len(table))
+        return torch.cat([out, torch.full_like(out, 2 * SHARE - 1)], 1)
+
+    given: dict[str, Any] = {"steps": len(table), "time_draws": 2, "ode_steps": 1, "seed": seed, "progress": False}
+    bounds = indm.referee(network, scheduler, levels_of(x), control="pixels", **given).steps
+    assert bounds is not None
+    expected = steps_of_a_gaussian(sde)
+    each = {name: bounds.columns[name] for name in expected}
+    return {name: float((each[name].mean() - expected[name]) / each[name].std() * count**0.5) for name in each}
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_bounds_of_a_scheduler_s_steps_are_expected_values_within_their_errors(prediction: str, schedule: str) -> None:
+    """Of DDPM with small, large and learned variances, and of VDM, which share their draws."""
+    table = {"linear": torch.cumprod(1 - torch.linspace(1e-3, 0.2, 60, dtype=torch.float64), 0)}
+    found = errors_of_a_gaussian(prediction, table.get(schedule, cosine_table(60)), 300, 0)
+    assert set(found) == {"vdm", "ddpm_small", "ddpm_large", "ddpm_learned"}
+    assert max(map(abs, found.values())) < 4, found

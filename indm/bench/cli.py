@@ -443,7 +443,15 @@ def compare(published: Path, out: Path) -> None:
     type=(float, float),
     help="beta_min and beta_max of vp, or sigma_min and sigma_max of ve.  [default: 0.1 20, or 0.01 50]",
 )
+@click.option(
+    "--conditions", type=FILE, help="Labels or context of each image, its third argument: an .npy file, (N, *)."
+)
 @click.option("--zero-one", is_flag=True, help="Its data were in [0, 1], not in [-1, 1].")
+@click.option(
+    "--data-range",
+    type=(float, float),
+    help="Both ends of its data's range; standardised by m and s, -m/s and (1 - m)/s.  [default: -1 1]",
+)
 @click.option("--levels", default=256, show_default=True, help="Levels of a pixel.")
 @click.option("--eps", type=float, help="The truncation time.  [default: 1e-5, or its scheduler's first step]")
 @click.option("--claimed", type=float, help="Your own number in bits/dim, which the report explains.")
@@ -470,6 +478,7 @@ def referee(
     network: str,
     sde: str,
     ends: tuple[float, float] | None,
+    conditions: Path | None,
     zero_one: bool,
     device: str,
     data: Path | None,
@@ -483,12 +492,13 @@ def referee(
     function network in my_model.py. Prints what is wrong with its description, NELBO and NLL with their errors and their meaning,
     and the number that each common mistake would give.
     """
-    from indm.foreign.files import read_images
+    from indm.foreign.files import read_array, read_images
     from indm.foreign.likelihood import referee as judge
     from indm.foreign.network import find_network, find_sde
     from indm.process import set_up
 
     given |= {"centered": not zero_one, "device": str(set_up(device, os.cpu_count() or 1))}
+    given["conditions"] = None if conditions is None else read_array(conditions)
     report = judge(find_network(network), find_sde(sde, ends), read_images(images), **given)
     if data is not None:
         from indm.store.files import atomic_write

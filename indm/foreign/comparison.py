@@ -30,6 +30,9 @@ Another reading is named only if its credit is more than chance, and its slack a
 if another reading is named, and the description does not even beat its own null. No reading is named, and the report says so, if
 the slack of the description exceeds its own credit, which is taken against its null alone.
 
+**Looks.** The description is also read on the same images inverted, transposed and with reversed channels, by the same rules.
+Such a reading is named, but no network is refused for it: other images than those of the training may be evaluated on purpose.
+
 References:
     | Variational Diffusion Models (Kingma et al., 2021), https://arxiv.org/abs/2107.00630, equation 18
 """
@@ -142,8 +145,13 @@ class Comparison:
 
     @property
     def is_refused(self) -> bool:
-        """Whether the description explains nothing, although another reading does."""
-        return self.is_better and not self.own.credit.is_clear
+        """Whether the description explains nothing, although another reading of the same images does."""
+        return self.is_better and not self.own.credit.is_clear and not self.is_of_other_images
+
+    @property
+    def is_of_other_images(self) -> bool:
+        """Whether the best reading is of another look of the images: their owner may want them as they are."""
+        return self.best is not None and self.best.view is not None
 
     def advantage(self) -> str:
         """Tell by how much the best reading is better: by its bound, or where that is bad at small noise, by its credit."""
@@ -153,7 +161,7 @@ class Comparison:
 
     def words(self) -> str:
         """Describe the outcome in a sentence, if no other reading is better."""
-        parts = "kinds, signs, ranges, diffusions and second arguments"
+        parts = "kinds, signs, ranges, diffusions, second arguments and looks of the images"
         words = f"Readings: none of {self.tried} other {parts} explains the network better"
         if self.best is None:
             return f"{words}."
@@ -251,7 +259,9 @@ def compare_readings(
         The description against the best of the other readings.
     """
     trial = Trial(network, described, eps, batch_size)
-    others = [*other_readings(described, x.device, None if described.ends is None else standardised(x))]
+    is_levels = described.ends is not None
+    looks = (standardised(x), tuple(x.shape[1:])) if is_levels else (None, None)
+    others = [*other_readings(described, x.device, *looks)]
     selected = _selected(trial, others, trial.draws(x, *SELECTING, generator))
     draws = trial.draws(x, *DECIDING, generator)
     base, found = trial.errors(selected, draws)

@@ -1,4 +1,4 @@
-"""Images from a folder of PNG files, or from an .npy file: every file is used, or named in an error."""
+"""Images from a folder of PNG files, and arrays from .npy files: every file is used, or named in an error."""
 
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,25 @@ def read_images(path: Path) -> NDArray[Any]:
         DataError: if the file is not an array, the folder has a file that is not PNG, or the images are missing, damaged,
             neither grey nor RGB with 8 bits, or of several shapes.
     """
-    if path.is_dir():
-        return _read_folder(path)
+    return (
+        _read_folder(path) if path.is_dir() else read_array(path, "an array in a .npy file, or a folder of PNG files")
+    )
+
+
+def read_array(path: Path, expected: str = "an array in a .npy file") -> NDArray[Any]:
+    """Read an array of numbers.
+
+    Arguments:
+        path: the file.
+        expected: what an error says was expected.
+
+    Raises:
+        DataError: if the file is not one array, or holds objects, which are never loaded.
+    """
     try:
         found = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: found {error}, expected an array in a .npy file, or a folder of PNG files") from None
+        raise DataError(f"{path}: found {error}, expected {expected}") from None
     if not isinstance(found, np.ndarray):
         raise DataError(f"{path}: found several arrays, expected one in a .npy file")
     return found

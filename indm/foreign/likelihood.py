@@ -340,7 +340,7 @@ def _tried(network: Called, sde: SDE, data: Data, settings: Settings) -> tuple[V
         variation = check_network(network, sde, settings.kind, x[:SOUND_ON], generator)
     except (ParamsError, DivergenceError) as error:
         # The reason may be the description.
-        if (found := compared()).is_better:
+        if (found := compared()).is_better and not found.is_of_other_images:
             raise ParamsError(f"{error}; {found.refusal()}") from error
         raise
     if variation.words() and not settings.allow_varying:

@@ -1,7 +1,7 @@
-"""Ways to read a network: the kind and the sign of its output, its second argument, the range of its data, and its diffusion."""
+"""Ways to read a network: kind and sign of its output, its second argument, range and look of its data, and its diffusion."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -32,6 +32,36 @@ WITHIN_A_TABLE = ("t", "t/999", "1-t", "alpha_bar")
 
 
 @dataclass(frozen=True)
+class View:
+    """Another look of the same images, which the network may have been trained on.
+
+    Arguments:
+        words: what the images are then.
+        remedy: what makes them so.
+        of: maps images in [-1, 1] to them, (N, *) to (N, *).
+    """
+
+    words: str
+    remedy: str
+    of: Callable[[torch.Tensor], torch.Tensor]
+
+
+REVERSED = View("images with reversed channels", "reverse the images' channels (BGR for RGB)", lambda x: x.flip(1))
+TRANSPOSED = View("transposed images", "transpose the images", lambda x: x.mT)
+INVERTED = View("inverted images", "invert the images (L - 1 - k for a level k of L)", lambda x: -x)
+
+
+def views(shape: tuple[int, ...]) -> list[View]:
+    """List the other looks of images of a shape (*)."""
+    found = [INVERTED]
+    if len(shape) == 3 and shape[0] > 1:
+        found.append(REVERSED)
+    if len(shape) == 3 and shape[1] == shape[2] > 1:
+        found.append(TRANSPOSED)
+    return found
+
+
+@dataclass(frozen=True)
 class Reading:
     """A way to call a network and to read its output.
 
@@ -41,6 +71,7 @@ class Reading:
         ends: both ends of the range of its data; ``None`` for data that stay as they are.
         sign: 1, or -1 for the opposite of the output.
         second: the second argument, a key of :data:`~indm.foreign.conventions.SECOND`; ``None`` for the one of the kind.
+        view: another look of the images; ``None`` for their own.
     """
 
     kind: str
@@ -49,6 +80,7 @@ class Reading:
     ends: Ends | None = CENTRED
     sign: int = 1
     second: str | None = None
+    view: View | None = None
 
     @property
     def width(self) -> float:
@@ -56,7 +88,8 @@ class Reading:
         return 1.0 if self.ends is None else (self.ends[1] - self.ends[0]) / 2
 
     def scaled(self, x: torch.Tensor) -> torch.Tensor:
-        """Scale data in [-1, 1] to the range, of any shape."""
+        """Scale data in [-1, 1] to the range, in the look of the reading, (N, *) to (N, *)."""
+        x = x if self.view is None else self.view.of(x)
         return x if self.ends is None else self.ends[0] + self.width * (x + 1)
 
     def changes(self, other: "Reading") -> int:
@@ -67,6 +100,7 @@ class Reading:
     def words(self, described: "Reading") -> str:
         """Name the reading, and what it changes in the description besides the kind."""
         data = f" of data in {_interval(self.ends)}" if self.ends != described.ends else ""
+        data += f" of {self.view.words}" if self.view is not None else ""
         diffusion = f" under {self.sde}" if self.sde != described.sde else ""
         second = f" with {self._second} as second argument" if self.second != described.second else ""
         return f"{'-' if self.sign < 0 else ''}{self.kind}{data}{diffusion}{second}"
@@ -80,6 +114,8 @@ class Reading:
             f"set second to '{self._second}'": self.second != described.second,
             "change the sign of the output": self.sign != described.sign,
         }
+        if self.view is not None:
+            parts[self.view.remedy] = True
         return ", ".join(words for words, is_needed in parts.items() if is_needed)
 
     @property
@@ -97,7 +133,7 @@ class Reading:
     @property
     def call(self) -> tuple[Any, ...]:
         """What decides how the network is called; readings with one call share its output."""
-        return CONVENTIONS[self.kind].inputs, self.second, id(self.sde), self.ends
+        return CONVENTIONS[self.kind].inputs, self.second, id(self.sde), self.ends, self.view
 
 
 def _pair(ends: Ends | None) -> str:
@@ -108,14 +144,19 @@ def _interval(ends: Ends | None) -> str:
     return "none" if ends is None else f"[{ends[0]:.3g}, {ends[1]:.3g}]"
 
 
-def other_readings(described: Reading, device: torch.device, standardised: Ends | None = None) -> Iterator[Reading]:
+def other_readings(
+    described: Reading, device: torch.device, standardised: Ends | None = None, shape: tuple[int, ...] | None = None
+) -> Iterator[Reading]:
     """List all readings but the description.
 
     Arguments:
         described: the description.
         device: where the network works.
         standardised: the ends of standardised data; ``None`` if they have no range.
+        shape: the shape (*) of an image; ``None`` for data that have no other look.
     """
+    for view in [] if shape is None else views(shape):
+        yield replace(described, view=view)
     for kind, sign in product(CONVENTIONS, (1, -1)):
         for other in _calls(kind, sign, described, standardised):
             if other != described and _fails_softly(other, described, device):
