@@ -19,7 +19,6 @@ from scipy import special
 from indm.report.catalogue import CATALOGUE, CELL, PLACE
 from indm.report.intervals import FEWEST_SEEDS, TAIL
 from indm.report.rows import records
-from indm.report.trials import FITTED
 
 # The columns that identify a row, for each table that is compared.
 KEYS = {name: list(table.key) for name, table in CATALOGUE.items() if table.key}
@@ -51,10 +50,7 @@ COLUMNS_LEFT_OUT = {
     "fid": {WORDS: ["published_fid", "published_is", "published_source"]},
     "nll": {WORDS: ["published_nll", "published_source"]},
     "tuned": {
-        CHOSEN: [
-            *("trial", "lr", "flow_lr", "at_end", "length_rule", "rank_agreement", "rank_agreement_p", "flops"),
-            *FITTED,
-        ],
+        CHOSEN: ["trial", "lr", "flow_lr", "at_end", "length_rule", "rank_agreement", "rank_agreement_p", "flops"],
     },
     "values": {WORDS: ["source"]},
 }

@@ -21,7 +21,6 @@ ARM = [*PLACE, "model", "variant"]
 PHASES: dict[str, tuple[str, Style]] = {
     "short": ("trial", {"marker": "o"}),
     "confirm": ("trained again for longer", {"marker": "s", "markerfacecolor": "none"}),
-    "fitted": ("lowest point of a cubic", {"marker": "*"}),
 }
 CHOSEN = {"same trials": ("o", "best of all trials"), "same compute": ("s", "best at equal compute")}
 # A target is drawn at the top edge if it exceeds the best one by more than this multiple of the median's excess.
@@ -98,9 +97,7 @@ def _trials(axis: Axes, table: pd.DataFrame, parameter: str, color: str) -> None
             axis.errorbar(
                 part[parameter], target, bars, elinewidth=0.9, label=label, color=color, linestyle="", **style
             )
-    # The lowest point of a cubic is chosen, and not a trial.
-    chosen = {} if (complete["phase"] == "fitted").any() else CHOSEN
-    for reading, (marker, label) in chosen.items():
+    for reading, (marker, label) in CHOSEN.items():
         part = complete[complete["chosen"].str.contains(reading)]
         axis.plot(part[parameter], part["target"], marker, **RING, label=label)
     _at_edge(axis, table[table["state"] == "failed"], parameter, "x", "failed")

@@ -68,6 +68,8 @@ WITHOUT = [BARE, f"{BARE}_se"]
 # therefore off by at most 7.1e-6 of the images' mean size, and by the same amount again if a table holds them too.
 ROUNDED = 2e-5
 RECORD = "provenance.json"
+# The times at which the sampler of the study of known densities steps.
+GRID = "uniform"
 
 
 # From the folder of a suite.
@@ -227,7 +229,7 @@ def _identity(stage: str, suite: Row, subject: str) -> Row:
     if stage == "toy2d":
         job = suite["toy2d"]["datasets"][subject]
         dataset = f"{job['density']}-{job['length']}"
-        return {"dataset": dataset, "sde": "", "objective": "", "grid": suite["toy2d"]["grid"]}
+        return {"dataset": dataset, "sde": "", "objective": ""}
     run = suite["runs"][suite["protocol"][subject]["run"] if stage == "protocol" else subject]
     return {key: run[key] for key in RUN_KEY}
 
@@ -419,7 +421,7 @@ def _place(stage: str, row: Row, name: str) -> dict[str, Any]:
         return {"metric": f"{name}:{row['factor']}={row['setting']}"}
     if stage == "toy2d" and (match := re.fullmatch(r"(.+)_(\d+)", name)):
         steps = int(match[2])
-        return {"metric": match[1], "x": steps, "sound": int(is_sound("ddim", "vp", row["grid"], steps))}
+        return {"metric": match[1], "x": steps, "sound": int(is_sound("ddim", "vp", GRID, steps))}
     return {"metric": name} | {column: row[key] for column, key in PLACES.get(stage, {}).items()}
 
 

@@ -68,9 +68,7 @@ KINDS: dict[str, Schema] = {
     | _all(Kind.OPTIONAL, "nfe", "num_samples", "fid", "fid_se", "kid", "kid_se"),
     # A failed trial has a reason instead of numbers; hyper-parameters have further columns.
     "tune": _all(Kind.TEXT, "phase", "state", "reason")
-    | _all(Kind.NUMBER, "steps", "flops")
-    # A lowest point of a cubic is no trial.
-    | _all(Kind.OPTIONAL, "trial")
+    | _all(Kind.NUMBER, "trial", "steps", "flops")
     | _all(Kind.OPTIONAL, "target", "target_se", "train_nelbo", "train_nelbo_se", "valid_nelbo", "valid_nelbo_se")
     | _all(Kind.OPTIONAL, "valid_nelbo_raw_flow", "valid_nelbo_raw_flow_se"),
     "protocol": _all(Kind.TEXT, "factor", "setting", "note")

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
-# Columns of a search that chooses by a cubic, on the rows of phase ``fitted``: the residual, and what is wrong with the fit.
-FITTED = ("residual", "note")
 
 
 def spread(rows: Sequence[Row], count: int, objective: str) -> list[Row]:

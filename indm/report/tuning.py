@@ -5,8 +5,6 @@ all trials; *same compute* takes the best of the first trials that together take
 model. If some trials were trained again for longer, the longer trainings decide, provided that they include the best of these
 trials: they are spread over the ranking of all trials, so that they might include only worse ones. Models are compared within a
 dataset, SDE and objective.
-
-The lowest point of a cubic has one reading, *same trials*, because a part of a grid is no fit.
 """
 
 import math
@@ -19,7 +17,7 @@ import pandas as pd
 from indm.report.catalogue import CELL
 from indm.report.numbers import RUN_KEY, Results
 from indm.report.rows import KINDS, Kind, records
-from indm.report.trials import FITTED, best
+from indm.report.trials import best
 
 COMPARED = ["dataset", "sde", "objective"]
 READINGS = ("same trials", "same compute")
@@ -27,7 +25,7 @@ READINGS = ("same trials", "same compute")
 FEWEST_RANKS = 3
 # The gain, in bits/dim, that makes another doubling of the training worthwhile: the smallest effect of the claims.
 GAIN = 0.01
-MEASURED = [column for column, kind in KINDS["tune"].items() if kind is Kind.OPTIONAL and column != "trial"]
+MEASURED = [column for column, kind in KINDS["tune"].items() if kind is Kind.OPTIONAL]
 FOUND = ["at_end", "trial", "steps", "target", "target_image_se", "flops", "rank_agreement", "rank_agreement_p"]
 FOUND += ["length_rule"]
 
@@ -37,7 +35,7 @@ def tuning_table(results: Results) -> pd.DataFrame:
     found = results.rows["tune"]
     rows = found.assign(gain_per_doubling=_gains(found), suite=results.suite)
     head = ["suite", *CELL, "trial", "phase", "steps", *_parameters(found), "state", "reason"]
-    table = rows[[*head, *MEASURED, *_of_fits(found), "gain_per_doubling", "flops"]].astype({"trial": "Int64"})
+    table = rows[[*head, *MEASURED, "gain_per_doubling", "flops"]]
     return table.rename(columns={key: f"{key.removesuffix('_se')}_image_se" for key in MEASURED if key.endswith("_se")})
 
 
@@ -50,14 +48,11 @@ def tuned_table(results: Results) -> pd.DataFrame:
         budgets = dict(zip(READINGS, (math.inf, short.groupby(CELL)["flops"].max().min()), strict=True))
         for key, arm in arms.groupby(CELL, sort=False):
             cell = dict(zip(CELL, cast(tuple[Any, ...], key), strict=True))
-            if (arm["phase"] == "fitted").any():
-                table.append({"suite": results.suite, **cell, "reading": READINGS[0], **_read_fit(arm, parameters)})
-                continue
             table += [
                 {"suite": results.suite, **cell, "reading": reading, **_read(arm, budget, parameters)}
                 for reading, budget in budgets.items()
             ]
-    columns = ["suite", *CELL, "reading", "trials", "failed", *parameters, *FOUND, *_of_fits(found)]
+    columns = ["suite", *CELL, "reading", "trials", "failed", *parameters, *FOUND]
     return pd.DataFrame(table, columns=columns).astype(dict.fromkeys(("trials", "failed", "trial", "steps"), "Int64"))
 
 
@@ -98,27 +93,8 @@ def length_rule(arm: pd.DataFrame) -> str:
 
 def _parameters(rows: pd.DataFrame) -> list[str]:
     """Name the hyper-parameters of all models: the columns that not every search has."""
-    known = [*RUN_KEY, "source", *KINDS["tune"], *FITTED]
+    known = [*RUN_KEY, "source", *KINDS["tune"]]
     return [column for column in map(str, rows) if column not in known]
-
-
-def _of_fits(rows: pd.DataFrame) -> list[str]:
-    """Name the columns of fits, if any search has them."""
-    return [column for column in FITTED if column in rows]
-
-
-def _read_fit(arm: pd.DataFrame, parameters: list[str]) -> dict[str, Any]:
-    """Take the last lowest point of a model's cubics, and the notes on all of them."""
-    short, notes = arm[arm["phase"] == "short"], arm.loc[arm["phase"] == "fitted", "note"]
-    complete, chosen = short[short["state"] == "complete"], arm.iloc[-1]
-    row: dict[str, Any] = {"trials": len(short), "failed": len(short) - len(complete), "flops": short["flops"].max()}
-    row["note"] = "; ".join(filter(None, notes))
-    if chosen["phase"] != "fitted":
-        # All trials of the last hyper-parameter failed.
-        return row
-    row |= {key: chosen[key] for key in ("steps", "target", "residual", *parameters)}
-    ends = {key: (complete[key].min(), complete[key].max()) for key in parameters if pd.notna(chosen[key])}
-    return row | {"at_end": ", ".join(key for key, found in ends.items() if chosen[key] in found)}
 
 
 def _read(arm: pd.DataFrame, budget: float, parameters: list[str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from indm.bench.pipeline.jobs import (
     manifest,
 )
 from indm.bench.pipeline.stamps import job_modules, job_stamp
+from indm.bench.suite.removed import without_removed
 from indm.errors import ArtifactError
 from indm.store.files import AGAIN, FIRST
 from indm.store.layout import Layout
@@ -107,7 +108,7 @@ class InputCheck:
 
     def other_parameters(self, job: Job, found: Manifest) -> Iterator[tuple[str, str, str]]:
         """Yield each key that differs between a manifest and the present suite, with both values."""
-        return _differences(found.parameters, _plain(job_parameters(self.suite, job)))
+        return _differences(without_removed(found.parameters), _plain(job_parameters(self.suite, job)))
 
     def is_imported(self, job: Job, found: Manifest) -> bool:
         """Return whether a training is an imported checkpoint, by its manifest."""

@@ -36,8 +36,8 @@ SECTIONS += ("train", "sample", "weights", "fid", "nll", "curve", "flow", "sweep
 SECTIONS += ("runs", "shards", "compile", "failed", "failed_beyond", "grading")
 # A row of a sweep does not depend on which other ones there are.
 ROWS = ("sweep.objectives", "sweep.samplers", "sweep.steps")
-TOY2D: tuple[str, ...] = ("lengths", "test_points", "vp", "eps", "training", "time_draws", "tolerance", "importance")
-TOY2D += ("sample_steps", "grid", "samples")
+TOY2D: tuple[str, ...] = ("lengths", "test_points", "vp", "eps", "training", "time_draws", "importance")
+TOY2D += ("sample_steps", "samples")
 # The results of a run that tables show.
 RESULTS = [f"{RUN}/{name}" for name in ("samples.json", "fid.json", "nll.json", "nll.csv", "train.json", "curve.csv")]
 RESULTS += [f"{RUN}/{name}" for name in ("curve_images.csv", "flow.json", "sweep.csv", "tune.csv")]
@@ -60,9 +60,7 @@ def _swept(suite: "Suite") -> list[str]:
 
 def _trials(suite: "Suite", run: str) -> tuple[str, ...]:
     """Name the keys on which a trial does not depend: keys of the search, keys that it sets, and for a bound, keys of images."""
-    # On a grid, every value depends on the number of trials.
-    further = ("trials",) if suite.tune[run].choose == "best" else ()
-    found = [f"tune.{run}.{key}" for key in (*further, "confirm", "lengths")]
+    found = [f"tune.{run}.{key}" for key in ("trials", "confirm", "lengths")]
     found += [f"train.{key}" for key in ("steps", "snapshots", *suite.tune[run].space)]
     if suite.runs[run].objective != "fid":
         found += ["sample", "fid.bootstrap", REFERENCE[0].format(suite=suite.suite, dataset=suite.runs[run].dataset)]
@@ -369,7 +367,7 @@ STAGES: dict[str, Stage] = {
         inputs=(*RESULTS, f"{DATA}/reference.json", PROTOCOL, f"{TOY}.csv", "params/published.csv"),
         further={DESCRIPTION: lambda suite: any(map(has_clusters, suite.datasets))},
         outputs=_tables("table"),
-        keys=("runs", "failed", "flow", "protocol", "toy2d.datasets", "toy2d.grid", "tune", "grading.decoder"),
+        keys=("runs", "failed", "flow", "protocol", "toy2d.datasets", "tune", "grading.decoder"),
     ),
     # Separate from the other tables, because times differ between executions. They are read from provenance/, which is not an
     # output of a stage.

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from indm.bench.suite.schema.suite import Suite
 
 
+# Pillow's default.
+JPEG_QUALITY = 75
 COLUMNS = ["factor", "setting", "fid", "fid_se", "difference", "difference_se", "note"]
 Row = dict[str, Any]
 
@@ -171,14 +173,14 @@ class Deviations:
 
     def roundings(self) -> Iterator[Row]:
         """Yield rows for the same images with different rounding before their features are extracted."""
-        centered, quality = self.model.centered, self.parameters.jpeg_quality
+        centered = self.model.centered
         pixels = to_pixels(self.images, self.levels, centered)
         other: Rounding = "nearest" if self.sample.rounding == "floor" else "floor"
         found = {
             other: self.extract(quantise(self.images, self.levels, centered, other).numpy(), self.levels),
             "uint8": self.extract(pixels.round().to(torch.uint8).numpy()),
             "float": pixel_features(self.extractor, pixels, self.device),
-            f"jpeg-{quality}": self.extract(jpeg(to_uint8(self.rounded, self.levels), quality)),
+            f"jpeg-{JPEG_QUALITY}": self.extract(jpeg(to_uint8(self.rounded, self.levels), JPEG_QUALITY)),
         }
         for setting, generated in found.items():
             yield self.row("rounding", setting, self.measure(generated, self.known[""]))

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from indm.bench.suite.schema.studies import Toy2dParams
     from indm.bench.suite.schema.suite import Suite
 
+# Of the ODE, and of the sampler's steps.
+TOLERANCE, GRID = 1e-4, "uniform"
 # For the path ratio: number of paths per seed, and number of points on a path.
 PATHS, PATH_POINTS = 200, 64
 # For the figures: times of the forward diffusion, half the side of the square shown, and sizes.
@@ -112,7 +114,7 @@ def _numbers(
         x,
         eps=eps,
         time_draws=parameters.time_draws,
-        tolerance=parameters.tolerance,
+        tolerance=TOLERANCE,
         generator=draws("likelihood"),
     )
     found = {"nelbo_excess": bits * (nelbo + log_p).mean()}
@@ -132,7 +134,7 @@ def _numbers(
         found |= {key: value if key == "ess" else bits * value for key, value in gaps.items()}
     truth = density.sample(parameters.samples, draws("reference")).float()[None]
     for steps in parameters.sample_steps:
-        drawn = sample(stack, sde, parameters.samples, steps, grid=parameters.grid, eps=eps, generator=draws("sample"))
+        drawn = sample(stack, sde, parameters.samples, steps, grid=GRID, eps=eps, generator=draws("sample"))
         found[f"energy_{steps}"] = energy_distance(drawn, truth)
     start = sde.prior_std * torch.randn(1, PATHS, density.dims, generator=draws("paths"))
     found["path_ratio"] = path_ratio(trajectories(stack, sde, start, PATH_POINTS, eps))

@@ -1,13 +1,11 @@
 """Stage ``tune``: the search for a run's hyper-parameters, on the validation split.
 
 It has three phases, which all train from scratch: ``short``, the trials; ``confirm``, some of the trials trained for longer;
-and ``length``, the best hyper-parameters trained for several numbers of steps. If the suite chooses by a cubic, the short trials of
-each hyper-parameter are followed by ``fitted``, its lowest point, which is not trained.
+and ``length``, the best hyper-parameters trained for several numbers of steps.
 """
 
 import shutil
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +13,13 @@ import pandas as pd
 import torch
 
 from indm.arrays import read_array
-from indm.bench.tuning.grid import GridStudy
 from indm.bench.tuning.study import Row, Study
 from indm.bench.tuning.trial import MEASURED, Arm, over_seeds
 from indm.diffusion.evaluation import first_images
 from indm.errors import DataError
 from indm.process import set_up, sigterm_noted
-from indm.progress import bar, say
-from indm.report.trials import FITTED, best, spread
+from indm.progress import bar
+from indm.report.trials import best, spread
 from indm.store.files import read_json, write_json, write_table
 from indm.store.layout import Layout
 from indm.store.provenance import Finished
@@ -81,30 +78,22 @@ def run(suite: "Suite", layout: Layout, name: str, *, work: Work) -> Finished:
                 shutil.rmtree(training.folder, ignore_errors=True)
             return row | {"phase": phase, "parameters": study.parameters(number)}
 
-        if isinstance(study, GridStudy):
-            rows, winner = _along_grids(study, partial(trial, "short", parameters.steps), name)
-        else:
-            rows, winner = _at_suggestions(parameters, trial, objective)
+        rows, winner = _phases(parameters, trial, objective)
         _write(layout, arms[0], study, rows, winner)
     return Finished(layout.run(name), earlier)
 
 
 def _study(suite: "Suite", name: str, path: Path, key: str) -> Study:
-    """Open the study of a run, by the way in which its hyper-parameters are chosen."""
-    parameters, run = suite.tune[name], suite.runs[name]
+    """Open the study of a run."""
+    parameters = suite.tune[name]
     space = {key: (found.low, found.high, found.log) for key, found in parameters.space.items()}
-    seed = (run.dataset, parameters.seeds[0], "tune")
-    if parameters.choose == "best":
-        return Study(path, key, space, seed)
-    # In the order of the train section, because the key of the unfinished work does not tell the order of the space.
-    ordered = {key: space[key] for key in type(suite.train).model_fields if key in space}
-    return GridStudy(path, key, ordered, seed, count=parameters.trials, steps=parameters.steps, objective=run.objective)
+    return Study(path, key, space, (suite.runs[name].dataset, parameters.seeds[0], "tune"))
 
 
-def _at_suggestions(
+def _phases(
     parameters: "TuneParams", trial: Callable[[str, int, int], Row], objective: str
 ) -> tuple[list[Row], Mapping[str, Any] | None]:
-    """Make the trials at suggested values, and the longer trainings, and return all rows, and the best trial."""
+    """Make the trials, and the longer trainings, and return all rows, and the best trial."""
     rows = [trial("short", parameters.steps, number) for number in range(parameters.trials)]
     if confirm := parameters.confirm:
         chosen = spread(_complete(rows), confirm.trials, objective)
@@ -112,30 +101,6 @@ def _at_suggestions(
     if winner := best(_complete(rows), objective):
         rows += [trial("length", steps, winner["trial"]) for steps in parameters.lengths]
     return rows, winner
-
-
-def _along_grids(
-    study: GridStudy, trial: Callable[[int], Row], name: str
-) -> tuple[list[Row], Mapping[str, Any] | None]:
-    """Make the trials of each hyper-parameter in turn, and choose it by them.
-
-    Returns:
-        The rows of all trials and choices, and the last choice; ``None`` if all trials of a hyper-parameter failed.
-    """
-    rows: list[Row] = []
-    for key in study.space:
-        trials = [trial(number) for number in study.trials_of(key)]
-        rows += trials
-        chosen = study.chosen(key)
-        if chosen is None:
-            return rows, None
-        if chosen.note:
-            say(f"{name}: {chosen.note}")
-        parameters = trials[0]["parameters"] | {key: chosen.value}
-        found = dict.fromkeys(MEASURED) | {"target": chosen.target, "residual": chosen.residual, "note": chosen.note}
-        found |= {"phase": "fitted", "trial": None, "steps": study.steps, "flops": 0, "reason": ""}
-        rows.append(found | {"parameters": parameters})
-    return rows, rows[-1]
 
 
 def _arms(suite: "Suite", layout: Layout, name: str, device: torch.device) -> list[Arm]:
@@ -161,22 +126,18 @@ def _write(layout: Layout, arm: Arm, study: Study, rows: list[Row], winner: Mapp
     """Write the trials with their cumulative operations, and the best trial."""
     spent, counted, table = 0, set(), []
     for row in rows:
-        # A training that two phases share counts once, and a lowest point is not trained.
-        if row["phase"] != "fitted" and (training := (row["trial"], row["steps"])) not in counted:
+        # A training that two phases share counts once.
+        if (training := (row["trial"], row["steps"])) not in counted:
             counted.add(training)
             spent += row["flops"]
         state = "failed" if row["reason"] else "complete"
         table.append(row | row["parameters"] | {"state": state, "flops": float(spent)})
-    columns = ["trial", "phase", "steps", *study.space, "state", "reason", *MEASURED]
-    columns += [*(FITTED if isinstance(study, GridStudy) else ()), "flops"]
+    columns = ["trial", "phase", "steps", *study.space, "state", "reason", *MEASURED, "flops"]
     folder = layout.run(arm.name)
-    write_table(folder / "tune.csv", pd.DataFrame(table, columns=columns).astype({"trial": "Int64"}))
+    write_table(folder / "tune.csv", pd.DataFrame(table, columns=columns))
     found: dict[str, Any] = {"run": arm.name, "target": TARGETS[arm.suite.runs[arm.name].objective]}
     failed = counted - {(row["trial"], row["steps"]) for row in _complete(rows)}
     found |= {"trainings": len(counted), "failed": len(failed), "flops": spent, "best": None}
     if winner is not None:
-        kept = (
-            ("steps", "target", *FITTED) if winner["phase"] == "fitted" else ("trial", "steps", "target", "target_se")
-        )
-        found["best"] = {key: winner[key] for key in (*kept, "parameters")}
+        found["best"] = {key: winner[key] for key in ("trial", "steps", "target", "target_se", "parameters")}
     write_json(folder / "tune.json", found)

@@ -74,9 +74,8 @@ def _by_present_code(commit: str, suite: str) -> tuple[str, str] | None:
     with tempfile.TemporaryDirectory() as made:
         folder = _extracted(commit, Path(made), "params") / "params"
         try:
-            return suite_sha256(load_suite(folder / f"{suite}.yaml")), claims_sha256(
-                load_claims(folder / "claims.yaml")
-            )
+            found = load_suite(folder / f"{suite}.yaml", earlier=True)
+            return suite_sha256(found), claims_sha256(load_claims(folder / "claims.yaml"))
         except IndmError:
             return None
 

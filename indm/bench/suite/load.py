@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import ValidationError
 
 from indm.bench.suite.expand import BASE, FAILED, expand_suite, name_of
+from indm.bench.suite.removed import removed, with_stated, without_removed
 from indm.bench.suite.rules import mistakes
 from indm.bench.suite.schema.suite import Suite
 from indm.errors import ParamsError
@@ -34,15 +35,17 @@ _SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveM
 _SIGNS |= {"multipleOf": "multiple of"}
 
 
-def load_suite(path: Path, *, with_data: bool = False) -> Suite:
+def load_suite(path: Path, *, with_data: bool = False, earlier: bool = False) -> Suite:
     """Read and validate a suite file; before the first job, its requirements on datasets too (:mod:`indm.bench.suite.sizes`).
+
+    Suites of an earlier commit may have keys that were removed since, if these have their one value.
 
     Raises:
         ParamsError: one line for each mistake: file, suite, run, key, the value found and the values allowed.
     """
     expanded = expand_suite(path)
     try:
-        suite = Suite.model_validate(expanded.content)
+        suite = Suite.model_validate(without_removed(expanded.content) if earlier else expanded.content)
     except ValidationError as error:
         name, lines = name_of(expanded.content, path), []
         for item in error.errors():
@@ -77,6 +80,9 @@ def _describe(path: Path, suite: object, error: dict[str, Any], cells: Mapping[s
         choices = error["msg"].removeprefix("Input should be ").replace("'", "")
         allowed = NAMES if section in ("runs", "tune") else choices
         return f"{path}: suite {suite}, key {section}: found the name {named!r}; allowed: {allowed}"
+    if (gone := removed(tuple(location))) and error["type"] == "extra_forbidden":
+        found = f"found {FOUND.repr(error['input'])}; allowed: no value, because this key is gone"
+        return f"{place}: {found}: {gone.instead}; remove it"
     if error["type"] == "extra_forbidden":
         return f"{place}: unknown key; allowed: {_keys(_model_at(location[:-1]), near=location[-1])}"
     if error["type"] == "repeated":
@@ -200,7 +206,7 @@ def suite_content(suite: Suite) -> dict[str, Any]:
 
 def suite_sha256(suite: Suite) -> str:
     """Hash the content of a suite in full, independent of its files' format."""
-    return _sha256(suite_content(suite))
+    return _sha256(with_stated(suite_content(suite)))
 
 
 def claims_sha256(claims: "Claims") -> str:

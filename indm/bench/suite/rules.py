@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from indm import facts
-from indm.bench.suite.schema.studies import FEWEST
 from indm.bench.suite.variants import RATES, variants, within
 from indm.facts import goes_with
 from indm.fields import ABSENT, PC, first_repeat
@@ -409,7 +408,7 @@ def _tune(suite: "Suite") -> Iterator[str]:
         run = suite.runs[name]
         model = first.setdefault((run.dataset, run.sde, run.objective), name)
         expected = _as_long(suite, name, model)
-        for key in ("choose", "trials", "steps", "seeds", "confirm"):
+        for key in ("trials", "steps", "seeds", "confirm"):
             if (found := search.model_dump()[key]) != expected[key]:
                 allowed = f"{json.dumps(expected[key])}, as for {model}, with which it is compared"
                 yield f"{place}.{key}: found {json.dumps(found)}; allowed: {allowed}"
@@ -456,18 +455,6 @@ def _search(suite: "Suite", name: str, search: "TuneParams") -> Iterator[str]:
         yield f"lengths: found {search.lengths}; allowed: [], since the rule of lengths applies to the nll objective"
     if search.lengths != sorted(search.lengths):
         yield f"lengths: found {search.lengths}; allowed: increasing"
-    if search.choose == "cubic":
-        yield from _cubic(search)
-
-
-def _cubic(search: "TuneParams") -> Iterator[str]:
-    """Check a search that chooses the lowest point of a cubic, which is not a trial that could be trained again."""
-    if search.trials < FEWEST:
-        yield f"trials: found {search.trials}; allowed: at least {FEWEST}, since choose is cubic"
-    if search.confirm:
-        yield "confirm: found a section; allowed: null, since choose is cubic"
-    if search.lengths:
-        yield f"lengths: found {search.lengths}; allowed: [], since choose is cubic"
 
 
 def _tunable(suite: "Suite", name: str, key: str, bounds: "RangeParams") -> bool:

@@ -70,10 +70,8 @@ class Study:
     def parameters(self, trial: int) -> dict[str, float]:
         """Return the hyper-parameters of a finished trial, or suggest hyper-parameters for the next one."""
         known = self.short.trials
-        return known[trial].params if trial < len(known) else self.suggest(trial)
-
-    def suggest(self, trial: int) -> dict[str, float]:
-        """Suggest hyper-parameters for the next trial."""
+        if trial < len(known):
+            return known[trial].params
         return {name: self._suggest(trial, name, distribution) for name, distribution in self.space.items()}
 
     def once(self, trial: int, steps: int, make: Callable[[], Row]) -> Row:
@@ -110,12 +108,8 @@ class Study:
         )
         copy = optuna.create_study(sampler=sampler)
         copy.add_trials(self.short.trials)
-        return rounded(copy.ask({name: distribution}).params[name], distribution)
-
-
-def rounded(value: float, distribution: FloatDistribution) -> float:
-    """Round a value to :data:`DIGITS` digits, within its range."""
-    return min(max(float(f"{value:.{DIGITS}g}"), distribution.low), distribution.high)
+        value = copy.ask({name: distribution}).params[name]
+        return min(max(float(f"{value:.{DIGITS}g}"), distribution.low), distribution.high)
 
 
 def _open(path: Path, key: str) -> JournalStorage:

@@ -122,7 +122,6 @@ class ProtocolParams(Strict):
         min_length=2, description="numbers of images, from which FID is extrapolated to infinitely many"
     )
     repeats: int = Field(ge=2, le=10**6, description="disjoint sets of max(sizes) images for this extrapolation")
-    jpeg_quality: int = Field(ge=1, le=95, description="Pillow's quality of the images stored as JPEG")
 
 
 class LikelihoodParams(Strict):

@@ -14,13 +14,9 @@ from indm.fields import (
     Rate,
     RunName,
     Seed,
-    Tolerance,
     Width,
 )
 from indm.strict_yaml import Strict
-
-# Trials to which a cubic is fitted: one more than it has coefficients, so that there is a residual.
-FEWEST = 5
 
 
 class RangeParams(Strict):
@@ -28,7 +24,7 @@ class RangeParams(Strict):
 
     low: float = Field(description="smallest value")
     high: float = Field(description="largest value")
-    log: bool = Field(description="sample or space its logarithm instead of its value")
+    log: bool = Field(description="sample its logarithm instead of its value")
 
 
 class ConfirmParams(Strict):
@@ -43,16 +39,7 @@ class ConfirmParams(Strict):
 class TuneParams(Strict):
     """The search of a run's hyper-parameters on the validation split."""
 
-    choose: Literal["best", "cubic"] = Field(
-        default="best",
-        description="best: the best of trials at suggested values; cubic: for each key of the space in turn, the lowest point of a "
-        "cubic through trials at equidistant values; the same for all models that are compared; default best",
-    )
-    trials: int = Field(
-        ge=2,
-        le=10**6,
-        description="number of trials, with choose: cubic for each key of the space; the same for all models that are compared",
-    )
+    trials: int = Field(ge=2, le=10**6, description="number of trials, the same for all models that are compared")
     steps: Count = Field(description="optimiser steps of a trial, the same for all models that are compared")
     seeds: Annotated[list[Seed], EachOnce()] = Field(
         min_length=1,
@@ -142,12 +129,8 @@ class Toy2dParams(Strict):
     eps: float = Field(ge=1e-9, lt=0.1, description="truncation time")
     training: Toy2dTrainingParams
     time_draws: Count = Field(description="draws of time and noise of the bound, for each point")
-    tolerance: Tolerance = Field(description="tolerance of the ODE")
     importance: Toy2dImportanceParams
     sample_steps: Annotated[list[GridPoints], EachOnce()] = Field(
         min_length=1, description="network calls of the DDIM sampler"
-    )
-    grid: Literal["uniform", "log_snr"] = Field(
-        description="steps of the sampler are equidistant in time or in log-SNR"
     )
     samples: int = Field(ge=2, le=10**6, description="samples of a seed, compared with the same number of fresh points")
