@@ -66,6 +66,14 @@ def test_a_scheduler_tells_diffusion_kind_steps_and_truncation(prediction: str) 
     assert report.mean("nelbo") == pytest.approx(float(truth), abs=0.05)
 
 
+def test_an_object_with_a_table_tells_steps_and_truncation_but_no_kind() -> None:
+    """As ``GaussianDiffusion`` of improved-diffusion, whose table is an array, and of denoising-diffusion-pytorch."""
+    for table in (TABLE.numpy(), TABLE.float()):
+        found = find_diffusion(SimpleNamespace(alphas_cumprod=table))
+        assert (found.kind, found.second, found.eps) == (None, "1000*t-1", 1e-3)
+        assert found.sde.alpha(torch.tensor(0.5)) == pytest.approx(float(DDPM.alpha(torch.tensor(0.5))), rel=1e-4)
+
+
 def test_a_kind_that_contradicts_the_scheduler_is_refused() -> None:
     with pytest.raises(ParamsError, match=r"kind: found 'v' .* prediction_type is noise"):
         referee(by_steps("v"), scheduler(prediction_type="epsilon"), levels_of(draw(9)), kind="v", **FAST)

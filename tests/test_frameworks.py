@@ -29,7 +29,7 @@ IMAGES, DRAWS = 32, 64
 
 
 def test_examples_are_short_and_named_on_the_page() -> None:
-    page = (REPOSITORY / "docs/referee.md").read_text()
+    page = (REPOSITORY / "docs/referee-details.md").read_text()
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*MISTAKES, "training"}
     for name in MISTAKES:
         assert lines_of(name) <= 20

@@ -34,8 +34,8 @@ class Found:
 def find_diffusion(sde: Any) -> Found:
     """Return a diffusion from its name, a scheduler of diffusers, or itself.
 
-    A scheduler with ``alphas_cumprod`` has N steps, and its network gets the step :math:`N t - 1` at the time t. One with
-    ``sigmas`` up to 1 is a straight path, whose network gets :math:`N \\tau`.
+    A scheduler, or another object, with ``alphas_cumprod`` has N steps, and its network gets the step :math:`N t - 1` at the time
+    t. One with ``sigmas`` up to 1 is a straight path, whose network gets :math:`N \\tau`.
 
     Raises:
         ParamsError: if a scheduler has neither, or its table does not fall inside of 0 and 1.
