@@ -26,7 +26,7 @@ import indm
 from indm.diffusion.sde import build_sde
 from indm.errors import IndmError
 from indm.foreign.comparison import Comparison
-from indm.foreign.tabulated import Tabulated, cosine_table
+from indm.foreign.tabulated import Tabulated, cosine_table, sigmoid_table
 
 # The networks and the digits of the examples, whose folder is no package.
 EXAMPLE = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "examples/frameworks/training.py")))
@@ -45,6 +45,7 @@ SDES = {
     "mid": build_sde("vp", beta_max=15.0),
     "ddpm": Tabulated(torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)),
     "cosine": Tabulated(cosine_table(1000)),
+    "sigmoid": Tabulated(sigmoid_table(1000)),
     "ve": build_sde("ve"),
     "edm": build_sde("ve", sigma_min=0.002, sigma_max=80.0),
 }
@@ -108,6 +109,8 @@ SPECS = {
     "tall": Spec(images=coloured(train)[..., :6]),
     "label": Spec(label=True),
     "v_cosine": Spec("v", "cosine", lambda t, a, s: 1000 * t - 1, 999),
+    "v_sigmoid": Spec("v", "sigmoid", lambda t, a, s: 1000 * t - 1, 999),
+    "log_ratio": Spec("v", second=lambda t, a, s: torch.log(s / a), scale=5),
 }
 
 
@@ -247,6 +250,10 @@ def planted() -> Iterator[Case]:
         "cosine",
         (cosine, call(sde="cosine", **of_steps)),
     )
+    step_as_cosine = (step, call(sde="cosine", **of_steps))
+    yield Case(
+        "linear read as cosine", *step_as_cosine, r"VP\(beta_min=0.1, beta_max=20", (step, call(sde="ddpm", **of_steps))
+    )
     yield Case(
         "x0 read as noise", x0, call(sde="ddpm", **of_steps), "kind to clean", (x0, call("clean", "ddpm", **of_steps))
     )
@@ -277,6 +284,20 @@ def planted() -> Iterator[Case]:
         call(),
         "second to 'log_snr/2'|its second argument",
         (half, call("v")),
+    )
+    gamma = written(lambda z, c: trained("log_snr")[0](z, -c))
+    right = (lambda z, t: gamma(z, -SDES["vp"].log_snr(t)), call())
+    yield Case("minus log-SNR", gamma, call(), r"second to '2\*log\(sigma/alpha\)'", right)
+    ratio = trained("log_ratio")[0]
+    right = (lambda z, t: ratio(z, -SDES["vp"].log_snr(t) / 2), call("v"))
+    yield Case("log(sigma/alpha), a v network", ratio, call("v"), r"second to 'log\(sigma/alpha\)'", right)
+    sigmoid = written(lambda z, t: trained("v_sigmoid")[0](z, 1000 * t - 1))
+    yield Case(
+        "sigmoid read as linear",
+        sigmoid,
+        call("v", "ddpm", **of_steps),
+        "sigmoid",
+        (sigmoid, call("v", "sigmoid", **of_steps)),
     )
     yield Case("t for 999 t", kinds["999"], call(), r"second to '(999|1000)\*t|second to '\(1000", (labels, call()))
     yield Case("999 t for t", lambda z, t: average(z, 999 * t), call(), "second to|its second argument", noise)
@@ -356,6 +377,8 @@ def rightly() -> Iterator[Case]:
     yield Case("trained on 2k/(L-1) - 1", trained("grid")[0], call())
     yield Case("x0, DDPM", lambda z, t: trained("x0")[0](z, 1000 * t - 1), call("clean", "ddpm", eps=0.001))
     yield Case("v, cosine", lambda z, t: trained("v_cosine")[0](z, 1000 * t - 1), call("v", "cosine", eps=0.001))
+    yield Case("v, sigmoid", lambda z, t: trained("v_sigmoid")[0](z, 1000 * t - 1), call("v", "sigmoid", eps=0.001))
+    yield Case("v, log(sigma/alpha)", trained("log_ratio")[0], call("v", second="log(sigma/alpha)"))
     yield Case("noise, DDPM", lambda z, t: trained("step")[0](z, 1000 * t - 1), call(sde="ddpm", eps=0.001))
     yield Case("score", trained("score")[0], call("score"))
     yield Case("denoiser, EDM", trained("edm")[0], call("denoiser", "edm"))

@@ -22,7 +22,7 @@ from indm.foreign.likelihood import _hash, from_diffusers, referee
 from indm.foreign.readings import CENTRED, UNIT, Reading
 from indm.foreign.report import Report
 from indm.foreign.schedulers import find_diffusion
-from indm.foreign.tabulated import Tabulated, cosine_table
+from indm.foreign.tabulated import Tabulated, cosine_table, sigmoid_table
 from tests.test_referee import MEANS, STD, draw, levels_of, network_of, of_gaussian, of_mixture
 
 TABLE = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
@@ -53,7 +53,8 @@ def test_a_kind_by_its_other_names_has_the_same_numbers(alias: str) -> None:
 def test_diffusions_are_built_by_name() -> None:
     for name in ("vp", "ve"):
         assert str(find_diffusion(name).sde) == str(indm.build_sde(name))
-    assert find_diffusion("cosine").sde == Tabulated(cosine_table(1000))
+    for name, table in (("cosine", cosine_table), ("sigmoid", sigmoid_table)):
+        assert find_diffusion(name).sde == Tabulated(table(1000))
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
@@ -144,6 +145,7 @@ def test_a_second_argument_is_taken_as_it_is_named(second: str) -> None:
     def network(z: Tensor, given: Tensor) -> Tensor:
         given = given.double()
         log_ratio = {"log_snr": -given / 2, "log_snr/2": -given, "log(sigma/alpha)/4": 4 * given}.get(second)
+        log_ratio = {"log(sigma/alpha)": given, "2*log(sigma/alpha)": given / 2}.get(second, log_ratio)
         if second in ("sigma", "sigma/alpha", "alpha_bar"):
             ratio = {"sigma": given / (1 - given**2).sqrt(), "alpha_bar": (1 / given - 1).sqrt()}.get(second, given)
             log_ratio = ratio.log()

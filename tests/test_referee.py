@@ -389,7 +389,7 @@ def test_the_command_writes_its_report(tmp_path: Path, monkeypatch: pytest.Monke
         ("somebodys_model:network", "missing:network", "No module named 'missing', expected MODULE:FUNCTION"),
         ("somebodys_model:network", "somebodys_model:net", "expected MODULE:FUNCTION"),
         ("--ends 0.002 80", "--ends 2 1", "ends: found 2 1, expected two positive numbers"),
-        ("--sde ve --ends 0.002 80", "--sde vf", "sde vf: found .*, expected vp, ve, cosine, or MODULE:NAME"),
+        ("--sde ve --ends 0.002 80", "--sde vf", "sde vf: found .*, expected vp, ve, cosine, sigmoid, or MODULE:NAME"),
         ("--sde ve", "--sde somebodys_model:sde", "ends: found 0.002 80 with sde somebodys_model:sde"),
         ("--sde ve --ends 0.002 80", "--sde somebodys_model:network", "sde: found .*, expected a diffusion"),
     ):

@@ -19,7 +19,7 @@ from indm.foreign import discrete
 from indm.foreign.discrete import step_bounds, step_times
 from indm.foreign.kinds import ALIASES, Grid
 from indm.foreign.lossless import ddpm_log_prob, places, vdm_log_prob
-from indm.foreign.tabulated import Tabulated, cosine_table
+from indm.foreign.tabulated import Tabulated, cosine_table, sigmoid_table
 from tests.test_referee import STD, levels_of, network_of, of_gaussian
 
 LINEAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
@@ -233,6 +233,16 @@ def test_the_cosine_table_has_the_numbers_of_its_equation() -> None:
     assert float(table[0]) == pytest.approx(f[1] / f[0], rel=1e-12)
     assert float(table[499]) == pytest.approx(f[2] / f[0], rel=1e-9)
     # The last beta is cut off at 0.999.
+    assert float(table[-1] / table[-2]) == pytest.approx(0.001)
+
+
+def test_the_sigmoid_table_has_the_numbers_of_its_equation() -> None:
+    def left(t: float) -> float:
+        return 1 / (1 + math.exp(-3)) - 1 / (1 + math.exp(3 - 6 * t))
+
+    table = sigmoid_table(1000)
+    assert float(table[0]) == pytest.approx(left(0.001) / left(0), rel=1e-12)
+    assert float(table[499]) == pytest.approx(0.5, rel=1e-9)
     assert float(table[-1] / table[-2]) == pytest.approx(0.001)
 
 

@@ -436,7 +436,7 @@ def compare(published: Path, out: Path) -> None:
     "--sde",
     required=True,
     metavar="DIFFUSION",
-    help="The diffusion of its training: vp, ve, cosine, or yours as MODULE:NAME.",
+    help="The diffusion of its training: vp, ve, cosine, sigmoid, or yours as MODULE:NAME.",
 )
 @click.option(
     "--ends",

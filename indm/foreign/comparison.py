@@ -52,6 +52,8 @@ from indm.foreign.readings import Ends, Reading, other_readings
 
 # Images and ratios for the selection of readings, and for the decision.
 SELECTING, DECIDING = (8, 8), (32, 16)
+# Readings with equally many changes that are selected: two schedules may be nearly equal.
+BEST = 2
 # A better reading is better by so many bits/dim, and by so many standard errors over images.
 SMALLEST, ERRORS = 0.03, 3.0
 # Errors count at most as so many times the error of an output of 0, so that a few huge ones do not hide the others.
@@ -271,7 +273,7 @@ def compare_readings(
         return Comparison(described, len(others), own=own)
     # A change that brings next to nothing is not a remedy.
     good = [other for other in ranks if ranks[other] >= max(ranks.values()) - SMALLEST]
-    best = min(good, key=lambda other: _cost(other, described))
+    best = min(good, key=lambda other: (_cost(other, described), -ranks[other]))
     gain = trial.gain(base.own, found[best].own, draws)
     return Comparison(described, len(others), best, gain, told[best], own)
 
@@ -283,13 +285,13 @@ def standardised(x: Tensor) -> Ends:
 
 
 def _selected(trial: "Trial", others: list[Reading], draws: Draws) -> list[Reading]:
-    """Select the best reading with one change of the description, the best one with two changes, and so on."""
+    """Select the best readings with one change of the description, the best ones with two changes, and so on."""
     base, found = trial.errors(others, draws)
     ranks = trial.ranks(base, found, trial.told(base, found, draws), draws)
-    best: dict[tuple[int, bool], Reading] = {}
-    for other in sorted(ranks, key=lambda other: ranks[other]):
-        best[_cost(other, trial.described)] = other
-    return [*best.values()]
+    best: dict[tuple[int, bool], list[Reading]] = {}
+    for other in sorted(ranks, key=lambda other: -ranks[other]):
+        best.setdefault(_cost(other, trial.described), []).append(other)
+    return [other for others in best.values() for other in others[:BEST]]
 
 
 def _cost(other: Reading, described: Reading) -> tuple[int, bool]:

@@ -82,6 +82,8 @@ SECOND: dict[str, Second] = {
     "alpha_bar": lambda t, a, s: a**2,
     "sigma/alpha": lambda t, a, s: s / a,
     "log(sigma/alpha)/4": lambda t, a, s: torch.log(s / a) / 4,
+    "log(sigma/alpha)": lambda t, a, s: torch.log(s / a),
+    "2*log(sigma/alpha)": lambda t, a, s: 2 * torch.log(s / a),
     "log_snr": lambda t, a, s: 2 * torch.log(a / s),
     "log_snr/2": lambda t, a, s: torch.log(a / s),
 }

@@ -36,7 +36,9 @@ SECONDS = {
     "alpha_bar": "the square of alpha",
     "sigma/alpha": "the noise of an image whose scale is 1, as EDM",
     "log(sigma/alpha)/4": "as the network inside of EDM's preconditioning",
-    "log_snr": "the logarithm of alpha squared over sigma squared, as VDM",
+    "log(sigma/alpha)": "as the backbone of azula's denoisers",
+    "2*log(sigma/alpha)": "as VDM",
+    "log_snr": "the logarithm of alpha squared over sigma squared",
     "log_snr/2": "the logarithm of alpha over sigma",
 }
 """What a network may get as its second argument, in place of the one of its kind."""

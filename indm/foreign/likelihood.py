@@ -86,8 +86,8 @@ def referee(
     Arguments:
         network: maps an input (B, *) and a second argument (B,), of type float32, to an output (B, *), or an object with it as
             ``sample``; see :mod:`indm.foreign.conventions`. An output (B, 2 C, *) is read as the same with learned variances.
-        sde: the diffusion for which it was trained, from :func:`indm.diffusion.sde.build_sde`; ``vp``, ``ve`` or ``cosine``; or a
-            scheduler of diffusers, which also sets ``kind``, ``second`` and ``eps``.
+        sde: the diffusion for which it was trained, from :func:`indm.diffusion.sde.build_sde`; ``vp``, ``ve``, ``cosine`` or
+            ``sigmoid``; or a scheduler of diffusers, which also sets ``kind``, ``second`` and ``eps``.
         images: levels :math:`\xi`, whole numbers from 0 to L - 1, or continuous data in the scale of the network, shape (N, *), N
             at least 2: images (N, C, H, W), vectors (N, D), volumes (N, C, D, H, W).
         kind: the convention of its output, one of :data:`indm.foreign.kinds.KINDS`, or of their other names

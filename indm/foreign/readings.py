@@ -12,12 +12,13 @@ from indm.diffusion.registered.vp import VP
 from indm.diffusion.sde import SDE
 from indm.foreign.conventions import CONVENTIONS, COUNTED, own_second
 from indm.foreign.kinds import SECONDS
-from indm.foreign.tabulated import Tabulated, cosine_table
+from indm.foreign.tabulated import Tabulated, cosine_table, sigmoid_table
 
 Ends = tuple[float, float]
 """Both ends of the range to which images are scaled."""
 CENTRED, UNIT = (-1.0, 1.0), (0.0, 1.0)
-# Diffusions of published networks: DDPM and score_sde; a shorter one; score_sde on CIFAR-10, CelebA and FFHQ; EDM; Improved DDPM.
+# Diffusions of published networks: DDPM and score_sde; a shorter one; score_sde on CIFAR-10, CelebA and FFHQ; EDM; Improved DDPM;
+# and the default of denoising-diffusion-pytorch.
 SCHEDULES: tuple[SDE, ...] = (
     VP(),
     VP(beta_max=10.0),
@@ -26,6 +27,7 @@ SCHEDULES: tuple[SDE, ...] = (
     VE(sigma_max=348.0),
     VE(0.002, 80.0),
     Tabulated(cosine_table(1000)),
+    Tabulated(sigmoid_table(1000)),
 )
 # Second arguments in [0, 1], which stay within any table.
 WITHIN_A_TABLE = ("t", "t/999", "1-t", "alpha_bar")

@@ -8,10 +8,12 @@ import torch
 from indm.diffusion.sde import SDE, build_sde
 from indm.errors import ParamsError
 from indm.foreign.kinds import ALIASES
-from indm.foreign.tabulated import Tabulated, cosine_table
+from indm.foreign.tabulated import Tabulated, cosine_table, sigmoid_table
 
-NAMES = {"vp": ("beta_min", "beta_max"), "ve": ("sigma_min", "sigma_max"), "cosine": ()}
+NAMES = {"vp": ("beta_min", "beta_max"), "ve": ("sigma_min", "sigma_max"), "cosine": (), "sigmoid": ()}
 """Diffusions by name, with their two numbers."""
+TABLES = {"cosine": cosine_table, "sigmoid": sigmoid_table}
+"""Those with a table of 1,000 steps."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ def find_diffusion(sde: Any) -> Found:
 
 def named(name: str, *numbers: float) -> SDE:
     """Build a diffusion by its name, and by its two numbers or their defaults."""
-    if name == "cosine":
-        return Tabulated(cosine_table(1000))
+    if name in TABLES:
+        return Tabulated(TABLES[name](1000))
     return build_sde(name, **dict(zip(NAMES[name], numbers, strict=False)))
 
 

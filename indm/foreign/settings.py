@@ -162,8 +162,8 @@ def check_sde(sde: SDE, eps: float) -> None:
     """
     if isinstance(sde, type) or not all(callable(getattr(sde, name, None)) for name in CALLED):
         raise ParamsError(
-            f"sde: found {shown(sde)}, expected a diffusion: vp, ve or cosine, a scheduler of diffusers with alphas_cumprod, or "
-            "indm.build_sde('vp')"
+            f"sde: found {shown(sde)}, expected a diffusion: vp, ve, cosine or sigmoid, a scheduler of diffusers with "
+            "alphas_cumprod, or indm.build_sde('vp')"
         )
     times = torch.linspace(eps, T, 11, dtype=torch.float64)
     log_snr = sde.log_snr(times)

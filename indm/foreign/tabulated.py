@@ -23,8 +23,8 @@ from torch import Tensor
 from indm.diffusion.registered.vp import VP
 from indm.errors import ParamsError
 
-# Of the cosine schedule: its offset, and the largest beta of a step.
-OFFSET, LARGEST = 0.008, 0.999
+# Of the cosine schedule: its offset; of all schedules of functions: the largest beta of a step; of the sigmoid schedule: its end.
+OFFSET, LARGEST, END = 0.008, 0.999, 3.0
 
 
 class Tabulated(VP):
@@ -87,8 +87,9 @@ class Tabulated(VP):
         return 1 / self.steps
 
     def __repr__(self) -> str:
-        if torch.equal(self._b[1:], -torch.log(cosine_table(self.steps))):
-            return f"Tabulated(cosine_table({self.steps}))"
+        for known in (cosine_table, sigmoid_table):
+            if torch.equal(self._b[1:], -torch.log(known(self.steps))):
+                return f"Tabulated({known.__name__}({self.steps}))"
         return f"Tabulated({self.steps} steps, {math.exp(-self._b[1]):.6g} to {math.exp(-self._b[-1]):.3g})"
 
     def __eq__(self, other: object) -> bool:
@@ -110,5 +111,24 @@ def cosine_table(steps: int) -> Tensor:
         | equation 17
     """
     t = torch.arange(steps + 1, dtype=torch.float64) / steps
-    f = torch.cos((t + OFFSET) / (1 + OFFSET) * math.pi / 2) ** 2
+    return _by_steps(torch.cos((t + OFFSET) / (1 + OFFSET) * math.pi / 2) ** 2)
+
+
+def sigmoid_table(steps: int) -> Tensor:
+    r"""Return :math:`\bar\alpha` of the sigmoid schedule from -3 to 3, shape (N,), float64.
+
+    .. math:: f(t) = \mathrm{sigmoid}(3) - \mathrm{sigmoid}(6 t - 3)
+
+    and the rest as in :func:`cosine_table`. It is the default of denoising-diffusion-pytorch.
+
+    References:
+        | Scalable Adaptive Computation for Iterative Generation (Jabri et al., 2022), https://arxiv.org/abs/2212.11972
+    """
+    t = torch.arange(steps + 1, dtype=torch.float64) / steps
+    end = torch.tensor(END, dtype=torch.float64)
+    return _by_steps(torch.sigmoid(end) - torch.sigmoid(END * (2 * t - 1)))
+
+
+def _by_steps(f: Tensor) -> Tensor:
+    r"""Return :math:`\bar\alpha` by a falling function at the ends of N steps, with limited :math:`\beta`; (N + 1,) to (N,)."""
     return torch.cumprod(1 - (1 - f[1:] / f[:-1]).clamp(max=LARGEST), 0)
