@@ -29,11 +29,10 @@ report: $(VENV)/.installed ## Regenerate the tables and the page of SUITE, and p
 keep: $(VENV)/.installed ## Copy the finished results of SUITE to docs/results, for git
 	python -m indm keep $(SUITE)
 
-# Why in this order: docs/share.md.
+# A dataset is loaded only if runs are missing: docs/share.md.
 restore: $(VENV)/.installed ## Copy the kept results of SUITE back from docs/results, for Snakemake to continue from
 	python -m indm restore $(SUITE)
-	snakemake --cores all --config suite=$(SUITE) --until prepare
-	snakemake --cores all --config suite=$(SUITE) --touch --forceall --omit-from table compute
+	snakemake --quiet --cores all --config suite=$(SUITE) --until prepare
 
 publish: $(VENV)/.installed ## Copy tables, figures and pictures of SUITE to docs/results, and averaged weights of the runs WEIGHTS
 	python -m indm publish $(SUITE) $(addprefix --weights ,$(WEIGHTS))

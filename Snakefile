@@ -47,7 +47,7 @@ from indm.bench.pipeline.stages import (
     STAGES,
     shard_file,
 )
-from indm.bench.pipeline.restored import is_void
+from indm.bench.pipeline.restored import is_still_done
 from indm.bench.pipeline.track import remember_start
 from indm.shipped import DEFAULT_SUITE
 from indm.bench.suite.expand import suite_files

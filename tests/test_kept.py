@@ -18,7 +18,7 @@ from indm.bench.kept.keep import results_alone
 from indm.bench.pipeline import code, stamps
 from indm.bench.pipeline.input_check import InputCheck
 from indm.bench.pipeline.jobs import IMPORTED, MAKERS, Job, job_names, lasting_inputs
-from indm.bench.pipeline.restored import is_void
+from indm.bench.pipeline.restored import is_still_done
 from indm.bench.pipeline.stages import STAGES
 from indm.bench.pipeline.stamps import job_modules, job_stamp
 from indm.bench.pipeline.why import why
@@ -499,13 +499,26 @@ def test_results_of_other_code_come_back_state_what_has_changed_and_are_void_aft
     edit(LIKELIHOOD, "new=1", "new=2")
     assert again()[Job("nll", RUN)] == [f"{LIKELIHOOD} changed"]
     # Of the files that Snakemake did not make, it hears of the same.
-    void = {job for folder in FOLDERS.values() for job in folder.jobs if is_void(SMOKE, Path("results"), job)}
+    void = {
+        job for folder in FOLDERS.values() for job in folder.jobs if is_still_done(SMOKE, Path("results"), job) is False
+    }
     assert {job.stage for job in void} >= {"fid", "nll"}
     assert not {job.stage for job in void} & {"prepare", "train", "sample"}
     # Restored again, the results are of the present code.
     assert call("restore").exit_code == 0
     assert again() == again("fid") == {}
-    assert not any(is_void(SMOKE, Path("results"), job) for job in void)
+    assert all(is_still_done(SMOKE, Path("results"), job) for job in void)
+
+
+def test_restored_results_are_void_after_an_edit_of_their_keys(cloned: Path) -> None:
+    assert call("restore").exit_code == 0
+    jobs = [job for folder in FOLDERS.values() for job in folder.jobs]
+    assert all(is_still_done(SMOKE, Path("results"), job) for job in jobs)
+    edited = SMOKE.model_copy(update={"fid": SMOKE.fid.model_copy(update={"bootstrap": SMOKE.fid.bootstrap + 1})})
+    void = {job.stage for job in jobs if not is_still_done(edited, Path("results"), job)}
+    assert void == {"reference", "fid", "sweep", "protocol", "tune"}
+    shutil.rmtree(f"results/smoke/{PLACE}/provenance")
+    assert is_still_done(SMOKE, Path("results"), Job("nll", RUN)) is None
 
 
 def test_what_a_stamp_covers_besides_modules_is_stated(cloned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,6 +224,11 @@ def test_restored_results_are_done_for_the_code_by_which_they_were_restored() ->
     edit_values()
     replace(FOLDER / "provenance/train.json", '"seconds"', f'"restored_for": "{now}", "seconds"')
     assert causes("train", "--run", RUN) == []
+    # A module that counted by the rule of that day is no cause beside one that was edited since.
+    edit_manifest(modules=json.loads(TRAINED.read_text())["modules"] | {"indm.errors": "0123456789"})
+    append("indm/training/loop.py", "\n\nADDED = 1\n")
+    assert causes("train", "--run", RUN)[:1] == ["indm/training/loop.py changed"]
+    assert "indm/errors.py no longer counts" not in causes("train", "--run", RUN)
 
 
 def test_files_beside_a_module() -> None:

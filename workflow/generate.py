@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from reference import models_table, reference  # noqa: E402
 
+from indm.bench.kept.adopt import dvc_file  # noqa: E402
 from indm.bench.pipeline.jobs import MAKERS, Job, expand, job_names, tracked_outputs  # noqa: E402
 from indm.bench.pipeline.stages import STAGES, Stage, gathering  # noqa: E402
 from indm.bench.suite.expand import suite_files  # noqa: E402
@@ -172,11 +173,6 @@ def readme_text(root: Path) -> dict[Path, str]:
         weights: with_weights(weights.read_text(encoding="utf-8"), published),
         **{root / f"docs/pictures/{name}.svg": svg.decode() for name, svg in drawn.items()},
     }
-
-
-def dvc_file(root: Path, suite: str) -> Path:
-    """Return the path of a suite's dvc.yaml; the one of the default suite is at the top of the checkout."""
-    return root / ("dvc.yaml" if suite == DEFAULT_SUITE else f"workflow/dvc/{suite}/dvc.yaml")
 
 
 def dvc_text(suite: Suite) -> str:

@@ -623,15 +623,23 @@ def keep(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
 @OUT
 @_folder("--from", KEPT, "Archives are in <from>/<suite>/kept/.", "root")
 @REPLACE
-def restore(suite_file: Path, out: Path, root: Path, replace: bool) -> None:
+@click.option(
+    "--dvc", is_flag=True, help="Write them into dvc.lock too, for dvc repro --allow-missing; --out is results."
+)
+def restore(suite_file: Path, out: Path, root: Path, replace: bool, dvc: bool) -> None:
     """Unpack a suite's kept results.
 
     Copies them back to the results folder, unless they are damaged or the suite has changed since, and states how the code has.
     """
+    from indm.bench.kept.adopt import adopt, pipeline_of
     from indm.bench.kept.keep import restore as unpack
 
     checks = _checks(suite_file, out)
-    _tell("restore", unpack(checks, root / checks.suite.suite / "kept", replace))
+    pipeline = pipeline_of(checks.suite) if dvc else None
+    outcome = unpack(checks, root / checks.suite.suite / "kept", replace)
+    if pipeline is not None:
+        adopt(checks.suite, pipeline, outcome.came)
+    _tell("restore", outcome)
 
 
 def _tell(name: str, outcome: "Outcome") -> NoReturn:

@@ -1,5 +1,6 @@
 """Suite smoke on a machine that is lost: what was kept gives the same tables elsewhere, and only what is missing is trained."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from indm.bench.suite.load import load_suite
 from indm.report.catalogue import SHOWN
 from indm.store.files import file_sha256
-from tests.checkout import commands, copy_checkout, run
+from tests.checkout import add_dvc_file, commands, copy_checkout, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
@@ -66,6 +67,35 @@ def test_tables_and_page_are_made_of_what_was_kept_and_are_the_same(lost: Path, 
     assert figures(checkout) == figures(lost)
     assert "data:image/png" in (checkout / "reports/smoke/index.html").read_text()
     assert not list(checkout.glob("results/smoke/runs/*/checkpoint.safetensors"))
+
+
+def test_dvc_takes_restored_results_as_done_until_their_code_is_edited(lost: Path, tmp_path: Path) -> None:
+    checkout, pipeline = clone(lost, tmp_path), "workflow/dvc/smoke/dvc.yaml"
+    restore = ("python", "-m", "indm", "restore", "smoke")
+    done = run(checkout, *restore, "--dvc")
+    assert done.returncode == 1
+    assert f"{pipeline}: missing; python workflow/generate.py --suite smoke makes it" in done.stderr
+    assert not (checkout / "results/smoke").exists()
+    add_dvc_file(checkout, "smoke")
+    do(checkout, *restore, "--dvc")
+    made = re.findall(r"Running stage '.*:(.+)'", do(checkout, "dvc", "repro", "--allow-missing", pipeline))
+    assert set(made) == COLLECT - {"publish"}
+    assert tables(checkout) == tables(lost)
+    assert edited(checkout, pipeline) == set()
+    file = checkout / "indm/diffusion/likelihood.py"
+    file.write_text(f"{file.read_text()}\node_nll = ode_nll\n")
+    do(checkout, "dvc", "repro", f"{pipeline}:validate")
+    assert edited(checkout, pipeline) >= {f"nll@{name}" for name in load_suite(checkout / "params/smoke.yaml").runs}
+    assert not {stage.partition("@")[0] for stage in edited(checkout, pipeline)} & {"train", "sample", "fid"}
+
+
+def edited(checkout: Path, pipeline: str) -> set[str]:
+    """List the stages whose code DVC finds changed."""
+    found = set()
+    for stage, changes in json.loads(do(checkout, "dvc", "status", "--json", pipeline)).items():
+        inputs = [path for change in changes if isinstance(change, dict) for path in change.get("changed deps", ())]
+        found |= {stage.partition(":")[2]} if any(path.startswith("results/smoke/code/") for path in inputs) else set()
+    return found
 
 
 def test_only_the_runs_that_were_not_kept_are_trained(lost: Path, tmp_path: Path) -> None:

@@ -29,13 +29,21 @@ def job_of(name, wildcards):
 def read_by(job):
     """Yield what a job reads, and the manifests of the jobs that wrote it."""
     # Snakemake has recorded no code for files that it did not make: an edit after `indm restore` would pass unseen.
-    if not workflow.touch and is_void(suite, Path("results"), job):
+    is_done = is_still_done(suite, Path("results"), job)
+    if is_done is False and not workflow.touch:
         workflow.dag.forcefiles.add(manifest(job.stage).format(**job_names(suite, job)))
+    # A dataset that other runs need is loaded after the restore; those who read restored results compare them with it.
+    for path, maker in files_of(job):
+        is_ancient = is_done and maker and STAGES[maker.stage].subject == "dataset"
+        yield ancient(path) if is_ancient else path if maker else local(path)
+
+
+def files_of(job):
+    """Yield the files that a job reads, and the manifests of their makers, each with its maker; ``None``: the repository."""
     found = dict(job_inputs(suite, job))
-    for path, maker in found.items():
-        yield path if maker else local(path)
+    yield from found.items()
     for maker in filter(None, dict.fromkeys(found.values())):
-        yield manifest(maker.stage).format(**job_names(suite, maker))
+        yield manifest(maker.stage).format(**job_names(suite, maker)), maker
 
 
 def marked(path):

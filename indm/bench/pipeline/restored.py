@@ -1,12 +1,13 @@
-"""Restored results: engines take them as done, until their code is edited after the restore.
+"""Restored results: engines take them as done, until their code or their parameters are edited after the restore.
 
-Snakemake has recorded no code for files that it did not make, so it is told which restored results are void.
+Snakemake has recorded neither for files that it did not make, so it is told which restored results are void.
 """
 
 import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indm.bench.pipeline.input_check import InputCheck
 from indm.bench.pipeline.jobs import Job, job_names
 from indm.bench.pipeline.stages import STAGES
 from indm.bench.pipeline.stamps import job_stamp
@@ -29,7 +30,14 @@ def record_of(suite: "Suite", results: Path, job: Job) -> dict[str, Any]:
     return {}
 
 
-def is_void(suite: "Suite", results: Path, job: Job) -> bool:
-    """Return whether results of a job were restored, and its code has been edited since."""
+def is_still_done(suite: "Suite", results: Path, job: Job) -> bool | None:
+    """Return whether restored results of a job are those of its present code and parameters; ``None`` if they were not restored."""
     record = record_of(suite, results, job)
-    return RESTORED_FOR in record and record[RESTORED_FOR] != job_stamp(suite, record["stage"], job.subject)
+    if RESTORED_FOR not in record:
+        return None
+    checks = InputCheck(suite, results, Path("reports"))
+    with contextlib.suppress(ArtifactError):
+        is_same = not any(checks.other_parameters(job, checks.read(job)))
+        return is_same and record[RESTORED_FOR] == job_stamp(suite, record["stage"], job.subject)
+    # Without its manifest, a job has not ended.
+    return None

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from indm.bench.pipeline.code import counts
 from indm.bench.pipeline.input_check import InputCheck
 from indm.bench.pipeline.jobs import Job, job_names, job_outputs, jobs_of, lasting_inputs
 from indm.bench.pipeline.restored import record_of
@@ -132,9 +133,10 @@ class _Seen:
         record = record_of(self._suite, self._checks.results, job)
         if not found or record.get(RESTORED_FOR) == job_stamp(self._suite, stage, job.subject):
             return
-        # What had changed when the results were restored does not make the job run again.
+        # Neither what had changed when the results were restored, nor what counted by an earlier rule, makes the job run again.
         stated = record.get(CHANGED, ())
-        found = [each for each in found if " ".join(each) not in stated] or found
+        causes = [each for each in found if each.what != "gone" or counts(each.name)]
+        found = [each for each in causes if " ".join(each) not in stated] or found
         if not made.modules:
             yield "made by code that is not recorded: its manifest lists no modules"
             return
