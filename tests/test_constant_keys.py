@@ -34,15 +34,15 @@ def test_every_key_with_one_value_in_all_suites_has_a_reason_to_stay() -> None:
     assert "train.lr" not in found
 
 
-def stating(tmp_path: Path, key: str, value: Any) -> Path:
-    """Write the frozen suite with a further key."""
-    content = json.loads(json.dumps(suite_content(SUITE)))
+def stating(tmp_path: Path, key: str, value: Any, file: Path = FROZEN) -> Path:
+    """Write a suite, the frozen one by default, with a further key."""
+    content = json.loads(json.dumps(suite_content(load_suite(file))))
     section = content
     *way, last = key.split(".")
     for name in way:
         section = section[name]
     section[last] = value
-    path = tmp_path / FROZEN.name
+    path = tmp_path / file.name
     path.write_text(yaml_text(content))
     return path
 
@@ -87,6 +87,14 @@ def test_a_manifest_with_a_removed_key_fits_if_it_has_the_one_value(tmp_path: Pa
         made = Manifest(job.stage, SUITE.suite, job.subject, parameters | stated, {}, {})
         differences = list(checks.other_parameters(job, made))
         assert differences == ([] if found == value else [(key, json.dumps(other), "nothing")])
+
+
+def test_a_search_that_chooses_by_a_cubic_gets_one_line(tmp_path: Path) -> None:
+    key = "tune.digits-vp-indm-nll-s0.choose"
+    with pytest.raises(ParamsError) as caught:
+        load_suite(stating(tmp_path, key, "cubic", REPOSITORY / "params/smoke.yaml"))
+    (line,) = str(caught.value).splitlines()
+    assert f"key {key}: found 'cubic'; allowed: no value, because this key is gone: the best trial is chosen" in line
 
 
 def test_searches_may_have_stated_that_they_take_the_best_trial() -> None:
