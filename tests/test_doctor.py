@@ -368,10 +368,13 @@ def test_both_engines_stop_before_the_first_job(engines: Path, monkeypatch: pyte
     # After the verdict.
     gaps = done["doctor"].stdout.partition("\n\n")[0].splitlines()[1:]
     assert any("found no file at INDM_INCEPTION=absent.pth" in gap for gap in gaps)
+    # Snakemake may run one target of the suite, or submit it to nodes with GPUs, so that it does not stop for one.
+    elsewhere = [gap for gap in gaps if not gap.startswith("GPU: ")]
     for name, result in done.items():
         assert result.returncode != 0, name
         output = result.stdout + result.stderr
-        assert [line for line in output.splitlines() if line in gaps] == gaps, name
+        expected = elsewhere if name == "snakemake" else gaps
+        assert [line for line in output.splitlines() if line in gaps] == expected, name
         assert "Traceback" not in output
     assert done["dvc"].stdout.count("Running stage") == 1
     assert "rule prepare" not in done["snakemake"].stderr
