@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from docs.answers import known
 from indm.bench.kept.page import replace_block
@@ -57,31 +57,6 @@ RUNGS: dict[Model, Rung] = {
     FLOW: Rung("INDM’s flow: residual blocks $x + g(x)$", "nonlinear", False),
     BEHIND: Rung("curve and filter, then INDM’s flow", "nonlinear", False),
 }
-# The models in the tables of datasets.
-MODELS: dict[Model, str] = {
-    NO_MAP: "no map",
-    (REFERENCE, FILTER): "fixed filter",
-    (REFERENCE, SCALE): "learned scale",
-    (REFERENCE, AFFINE): "learned affine map",
-    (REFERENCE, LEARNED_FILTER): "learned filter",
-    (REFERENCE, CURVE): "learned curve",
-    (REFERENCE, MAPS): "curve and filter",
-    FLOW: "INDM’s flow",
-    BEHIND: "curve and filter, then the flow",
-    LONGER: "no map, the flow’s compute",
-    (REFERENCE, "v-prediction"): "no map, predicting v",
-    (REFERENCE, "fixed-filter-v"): "fixed filter, predicting v",
-}
-# Suites whose steps were counted, with the headings of the ladder.
-LADDER = {
-    "digits-seeds": "digits",
-    "fashion-full": "Fashion-MNIST",
-    "cifar10-3000": "CIFAR-10",
-    "cifar10-maps": "CIFAR-10, an eighth",
-    "celeba64-6000": "CelebA, an eighth",
-}
-
-
 # Suites that differ in network, batch or rates, with the headings of the setup.
 SETUPS = {
     "digits-seeds": "digits",
@@ -131,18 +106,10 @@ ON_IMAGES = (
     Asked("the flow over no map, equal compute", "better-nelbo", COMPUTE),
     Asked("the flow over a cheaper map, equal steps", "better-nelbo", SIMPLE),
     Asked("fixed filter over no map", "better-nelbo-fixed-filter", STEPS),
-    Asked("fixed filter over curve and filter", "better-nelbo-fixed-over-learned", STEPS),
-    Asked("learned filter over no map *", "better-nelbo-filter", STEPS),
-    Asked("learned curve over no map *", "better-nelbo-curve", STEPS),
     Asked("curve and filter over no map *", "better-nelbo-maps", STEPS),
-    Asked("curve and filter over the learned filter *", "better-nelbo-curve-with-filter", STEPS),
-    Asked("the flow behind curve and filter over these *", "better-nelbo-behind-maps", STEPS),
-    Asked("predicting v over the noise, no map *", "better-nelbo-v", STEPS),
-    Asked("predicting v over the noise, fixed filter *", "better-nelbo-v-behind-filter", STEPS),
-    Asked("fixed filter over no map, predicting v *", "better-nelbo-filter-with-v", STEPS),
+    Asked("fixed filter over curve and filter", "better-nelbo-fixed-over-learned", STEPS),
     Asked("NLL: the flow over no map, equal steps *", "better-nll", STEPS),
     Asked("NLL: the flow over no map, equal compute *", "better-nll", COMPUTE),
-    Asked("NLL: the flow over a cheaper map, equal steps *", "better-nll", SIMPLE),
 )
 FID = (
     Asked("log FID: the flow over no map, equal steps", "lower-fid", STEPS),
@@ -162,15 +129,15 @@ SUITES = (
     "cifar10-maps",
     "celeba64-6000",
 )
-# The suites whose notes of registration have forecasts, by the names of their blocks.
+# The suites whose notes of registration have forecasts, with their datasets.
 FORECAST = {
-    "maps": "cifar10-maps",
-    "celeba": "celeba64-6000",
-    "precondition": "cifar10-precondition",
-    "length": "cifar10-length",
-    "fashion_filters": "fashion-filters",
-    "digits_filters": "digits-filters",
-    "exponents": "cifar10-exponents-v",
+    "cifar10-maps": "CIFAR-10",
+    "celeba64-6000": "CelebA",
+    "cifar10-precondition": "CIFAR-10",
+    "cifar10-length": "CIFAR-10, nine times the steps",
+    "fashion-filters": "Fashion-MNIST",
+    "digits-filters": "digits",
+    "cifar10-exponents-v": "CIFAR-10",
 }
 # A forecast in a note: what is compared, the mean, the ends of its interval, and the verdict.
 NUMBER = r"(-?\d+\.\d+)"
@@ -224,17 +191,16 @@ def with_report(page: str, published: Path, params: Path) -> str:
         ArtifactError: if a table is missing or damaged, the page has no place for one, or a forecast cannot be read.
         ParamsError: if a suite has a mistake.
     """
-    if not all(is_finished(published, name) for name in {*SUITES} - {*FORECAST.values()}):
+    if not all(is_finished(published, name) for name in {*SUITES} - {*FORECAST}):
         return page
-    suites = {name: load_suite(params / f"{name}.yaml") for name in {*SUITES, *LADDER, *FORECAST.values()}}
+    suites = {name: load_suite(params / f"{name}.yaml") for name in SUITES}
     registered = load_registrations(params / "registrations.yaml").suites
     blocks = {
         "registered": _registered(published, suites, registered),
-        "ladder": _ladder(published, suites),
         "setup": _setups(published, suites),
         **{name: _dataset(published, columns, ASKED[name]) for name, columns in COLUMNS.items()},
         "known": known(published, ON_DENSITIES),
-        **{block: _pending(published, suites[name], registered[name]) for block, name in FORECAST.items()},
+        "forecasts": _forecasts(published, registered),
     }
     for name, content in blocks.items():
         page = replace_block(page, name, content, PLACE)
@@ -309,29 +275,6 @@ def _decoder(suite: Suite) -> str:
     return words[suite.grading.decoder]
 
 
-def _ladder(published: Path, suites: Mapping[str, Suite]) -> str:
-    """Write the FLOPs of a training step, in those of DDPM++, and the parameters of each map."""
-    costs = {name: _costs(published, suites[name]) for name in LADDER}
-    rows = [
-        (rung.formula, rung.kind, *(found.get(model, ABSENT) for found in costs.values()))
-        for model, rung in RUNGS.items()
-    ]
-    return table(("map", "kind", *LADDER.values()), rows)
-
-
-def _costs(published: Path, suite: Suite) -> dict[Model, str]:
-    """Write the cost of each model of a suite with the nll objective; not finished if the suite is not published."""
-    if not is_finished(published, suite.suite):
-        return {(run.model, run.variant): UNFINISHED for run in suite.runs.values()}
-    costs = read_rows(published / suite.suite / "tables/compute.csv")
-    by_model = {(row["model"], row["variant"]): row for row in records(costs[costs["objective"] == "nll"])}
-    plain = by_model[NO_MAP]["train_flops_per_step"]
-    return {
-        model: f"{row['train_flops_per_step'] / plain:.3f} ({row['flow_parameters']:,.0f})"
-        for model, row in by_model.items()
-    }
-
-
 def _setups(published: Path, suites: Mapping[str, Suite]) -> str:
     """Write what networks and trainings have in the published suite of each dataset."""
     found = {title: _setup(published, suites[name]) for name, title in SETUPS.items() if is_finished(published, name)}
@@ -368,30 +311,12 @@ def _run(suite: Suite, model: Model, objective: str) -> str:
 
 
 def _dataset(published: Path, columns: Sequence[Column], rows_asked: Iterable[Asked]) -> str:
-    """Write the mean bound of each model, and the leads with their intervals, in a column per published suite and objective."""
+    """Write the leads with their intervals, in a column per published suite and objective."""
     columns = [column for column in columns if is_finished(published, column.suite)]
-    means = {column: _means(published, column) for column in columns}
-    found = {column: _answers(published, column) for column in columns}
-    rows = [(f"NELBO: {text}", *(each.get(model, "") for each in means.values())) for model, text in MODELS.items()]
-    rows += [(asked.text, *(_cell(each, asked) for each in found.values())) for asked in rows_asked]
-    rows = [row for row in rows if any(row[1:])]
-    return table(("bits/dim", *(column.title for column in columns)), [_filled(row) for row in rows])
-
-
-def _filled(row: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(cell or NOT_RUN for cell in row)
-
-
-def _means(published: Path, column: Column) -> dict[Model, str]:
-    """Write the mean NELBO of each model over seeds with its standard error, with the decoder of claims."""
-    likelihoods = read_rows(published / column.suite / "tables/nll.csv")
-    rows = records(likelihoods[likelihoods["objective"] == column.objective])
-    return {(row["model"], row["variant"]): _mean(row) for row in rows}
-
-
-def _mean(row: Mapping[str, Any]) -> str:
-    metric = "nelbo_fixed" if row["decoder"] == "fixed" else "nelbo"
-    return f"{row[metric]:.3f} ± {row[f'{metric}_se']:.3f}"
+    found = [_answers(published, column) for column in columns]
+    rows = [(asked.text, *(_cell(each, asked) for each in found)) for asked in rows_asked]
+    rows = [tuple(cell or NOT_RUN for cell in row) for row in rows if any(row[1:])]
+    return table(("lead, bits/dim", *(column.title for column in columns)), rows)
 
 
 def _answers(published: Path, column: Column) -> list[Answer]:
@@ -421,43 +346,33 @@ def forecasts(note: str) -> list[Predicted]:
     return found
 
 
-def _pending(published: Path, suite: Suite, registration: Registration) -> str:
-    """Write the state of a registered suite, its size, and a row per forecast with what was found."""
-    finished = is_finished(published, suite.suite)
-    state = f"[published](results/{suite.suite}/README.md)" if finished else UNFINISHED
-    answers = answers_of(read_rows(published / suite.suite / "tables/claims.csv")) if finished else []
-    rows = [
-        (it.asked.text, f"{it.verdict}, {_three(it)}", *_found(answers, it, finished))
-        for it in forecasts(registration.note)
-    ]
-    found = table(("lead in NELBO, bits/dim", "forecast", "found", "within the forecast"), rows)
-    told = f"State: {state}; registered on {registration.date} in commit {registration.commit[:8]}."
-    return fill(f"{told} {_size(suite, registration)}{_precision(registration.note)}", 120) + f"\n\n{found}"
-
-
-def _size(suite: Suite, registration: Registration) -> str:
-    """Write what a suite was registered to train, and on what it measures the bound."""
-    models = f"{len(registration.seeds)} models with {_range(map(len, registration.seeds.values()))} seeds each"
-    trained = f"{models}, {_steps(suite)} steps of {suite.train.batch_size} images"
-    measured = f"NELBO on {suite.nll.images or 'all'} test images with {suite.nll.time_draws} time draws each"
-    return f"{trained}; {measured}; the decoder by {suite.curve.images or 'all'} validation images."
-
-
-def _precision(note: str) -> str:
-    """Write the half-widths that a registration expects, if it says them."""
-    found = HALF_WIDTHS.search(note)
-    return f" Half-widths of {found[1]} to {found[2]} bits/dim were expected." if found else ""
+def _forecasts(published: Path, registered: Mapping[str, Registration]) -> str:
+    """Write a row per forecast with what was found, and under the table which suites are not finished."""
+    rows = []
+    for suite, dataset in FORECAST.items():
+        if is_finished(published, suite):
+            answers = answers_of(read_rows(published / suite / "tables/claims.csv"))
+            rows += [_forecast(dataset, it, answers) for it in forecasts(registered[suite].note)]
+    found = table(("dataset", "lead in NELBO, bits/dim", "forecast", "found", "within the forecast"), rows)
+    waiting = [suite for suite in FORECAST if not is_finished(published, suite)]
+    return found + (f"\n\n{_not_finished(waiting, registered)}" if waiting else "")
 
 
 def _three(it: Predicted) -> str:
     return f"{it.mean:.3f} [{it.low:.3f}, {it.high:.3f}]".replace("-", "−")
 
 
-def _found(answers: Iterable[Answer], it: Predicted, finished: bool) -> tuple[str, str]:
-    """Write what a comparison found, and whether its mean lies in the forecast's interval."""
-    if not finished:
-        return UNFINISHED, ABSENT
+def _forecast(dataset: str, it: Predicted, answers: Iterable[Answer]) -> tuple[str, ...]:
+    """Write a forecast with what the comparison found, and whether its mean lies in the forecast's interval."""
+    forecast = f"{it.verdict}, {_three(it)}"
     cells = [one for each in answers if each.claim == it.asked.claim for one in each.cells.get(it.asked.comparison, [])]
     if not cells or not cells[0].measured:
-        return NOT_RUN, ABSENT
-    return one_cell(cells[0], InFile()), "yes" if it.low <= cells[0].effect <= it.high else "no"
+        return dataset, it.asked.text, forecast, NOT_RUN, ABSENT
+    within = "yes" if it.low <= cells[0].effect <= it.high else "no"
+    return dataset, it.asked.text, forecast, one_cell(cells[0], InFile()), within
+
+
+def _not_finished(suites: Sequence[str], registered: Mapping[str, Registration]) -> str:
+    """Write which suites are registered with forecasts and not published, with the commits that have these."""
+    told = ", ".join(f"`{suite}` ({registered[suite].commit[:8]})" for suite in suites)
+    return fill(f"Registered with forecasts, and {UNFINISHED}: {told}.", 120)
